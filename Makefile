@@ -1,0 +1,27 @@
+# make demo: train and evaluate a detector with and without OHEM; then open output/demo/index.html
+# make test: run the tests
+# make lint: check style and types
+#
+# Each sets up .venv/ if needed. Settings:
+#   PYTHON=python3.12     the Python that .venv/ is made with, 3.10 or newer
+#   DETECTRON2=REQUIREMENT the detectron2 to use instead of the package index's: whatever pip
+#                          takes, such as a folder or git+https://github.com/facebookresearch/detectron2
+
+PYTHON ?= python3
+DETECTRON2 ?=
+
+.PHONY: demo test lint setup
+
+demo: setup
+	.venv/bin/python tools/demo.py
+
+test: setup
+	.venv/bin/python -m pytest
+
+lint: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+setup:
+	@$(PYTHON) tools/setup_environment.py --detectron2 "$(DETECTRON2)"

@@ -1,0 +1,3 @@
+from .roi_heads import OHEMROIHeads
+
+__all__ = ["OHEMROIHeads"]

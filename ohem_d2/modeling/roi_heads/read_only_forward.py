@@ -1,0 +1,92 @@
+"""
+The read-only pass: what the box head makes of all RoIs, without a trace of it in the model.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from detectron2.layers import cat
+from detectron2.modeling.roi_heads import StandardROIHeads
+from detectron2.structures import Instances
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from .roi_loss import fed_loss_class_mask, roi_losses
+
+__all__ = ["read_only_roi_losses"]
+
+
+@torch.no_grad()
+def read_only_roi_losses(
+    roi_heads: StandardROIHeads,
+    features: dict[str, Tensor],
+    proposals: list[Instances],
+    batch_size: int = 0,
+) -> dict[str, Tensor]:
+    """
+    Forward all RoIs through the box pooler, head and predictor, and return the loss of each.
+
+    No parameter, buffer or gradient of the model changes. Dropout is as active as the mode of the
+    model says, and draws masks of its own, as in the authors' code. Layers with running
+    statistics (batch norm) normalize by them and leave them alone, so a RoI's loss does not depend
+    on which others share its batch, and processes need not run the same number of batches.
+
+    Args:
+        roi_heads (StandardROIHeads): or any with its `box_in_features`, `box_pooler`, `box_head`
+            and `box_predictor`.
+        features (dict[str, Tensor]): same as in :meth:`ROIHeads.forward`.
+        proposals (list[Instances]): for each image, labeled RoIs from :func:`label_rois`.
+        batch_size (int): how many RoIs to forward at a time, which bounds the memory. 0 for all.
+
+    Returns:
+        dict[str, Tensor]: "loss_cls" and "loss_box_reg", float32 of shape (R,), the RoIs of all
+        images in their order. See :func:`roi_losses`.
+    """
+    feature_list = [features[f] for f in roi_heads.box_in_features]
+    gt_classes = cat([p.gt_classes for p in proposals])
+    if len(gt_classes) == 0:
+        return {k: torch.zeros(0, device=gt_classes.device) for k in ("loss_cls", "loss_box_reg")}
+    # Drawn once for all batches, as the training loss does for its minibatch.
+    class_mask = fed_loss_class_mask(roi_heads.box_predictor, gt_classes)
+
+    losses = []
+    with _use_running_statistics(roi_heads.box_head, roi_heads.box_predictor):
+        for batch in _split(proposals, batch_size or len(gt_classes)):
+            box_features = roi_heads.box_pooler(feature_list, [x.proposal_boxes for x in batch])
+            predictions = roi_heads.box_predictor(roi_heads.box_head(box_features))
+            losses.append(roi_losses(roi_heads.box_predictor, predictions, batch, class_mask))
+    # Autocast has cached half-precision copies of the weights here, made without gradients. The
+    # training pass must not reuse them, or these weights would get none.
+    torch.clear_autocast_cache()
+    return {k: cat([x[k] for x in losses]) for k in losses[0]}
+
+
+def _split(proposals: list[Instances], batch_size: int) -> Iterator[list[Instances]]:
+    """
+    Cut the RoIs of all images into consecutive batches, each again a list over all images.
+    """
+    counts = [len(p) for p in proposals]
+    first = [sum(counts[:i]) for i in range(len(counts))]  # where each image's RoIs begin
+    for start in range(0, sum(counts), batch_size):
+        yield [
+            p[max(start - f, 0) : max(start + batch_size - f, 0)]
+            for p, f in zip(proposals, first, strict=True)
+        ]
+
+
+@contextmanager
+def _use_running_statistics(*modules: nn.Module) -> Iterator[None]:
+    """
+    Have layers with running statistics use them instead of those of the batch, without an update.
+    """
+    # _NormBase: batch norm, synchronized batch norm and instance norm, and their subclasses.
+    layers = [m for module in modules for m in module.modules() if isinstance(m, _NormBase)]
+    training = [layer for layer in layers if layer.training]
+    for layer in training:
+        layer.eval()
+    try:
+        yield
+    finally:
+        for layer in training:
+            layer.train()

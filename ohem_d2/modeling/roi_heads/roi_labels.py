@@ -1,0 +1,66 @@
+"""
+The label of every RoI: what ``ROIHeads.label_and_sample_proposals`` does before it samples.
+"""
+
+import torch
+from detectron2.modeling.matcher import Matcher
+from detectron2.structures import Instances, pairwise_iou
+
+__all__ = ["label_rois"]
+
+
+@torch.no_grad()
+def label_rois(
+    proposals: list[Instances],
+    targets: list[Instances],
+    proposal_matcher: Matcher,
+    num_classes: int,
+) -> list[Instances]:
+    """
+    Match all proposals with the ground truth, and drop those that the matcher ignores.
+
+    Other targets than classes and boxes are left to be looked up by "gt_inds": most RoIs will not
+    be trained on, and a copy of an object's mask for each of thousands of RoIs fills the memory.
+
+    Args:
+        proposals (list[Instances]): for each image, the proposals with the field
+            "proposal_boxes".
+        targets (list[Instances]): for each image, the objects with "gt_boxes" and "gt_classes".
+        proposal_matcher (Matcher): labels foreground 1, background 0 and ignored RoIs -1.
+        num_classes (int): number of foreground classes, and the label of the background.
+
+    Returns:
+        list[Instances]: for each image, the proposals that are not ignored, in their order, with
+        these fields added:
+
+        - gt_classes: the class of the object that it is assigned to, or the background label.
+        - gt_inds: the index of the object in the image's targets. Arbitrary for background, 0 if
+          there is no object.
+        - gt_boxes: the box of this object. Absent if the image has no objects.
+    """
+    labeled = []
+    for proposals_per_image, targets_per_image in zip(proposals, targets, strict=True):
+        gt_inds, match_labels = proposal_matcher(
+            pairwise_iou(targets_per_image.gt_boxes, proposals_per_image.proposal_boxes)
+        )
+        has_gt = len(targets_per_image) > 0
+        if has_gt:
+            gt_classes = targets_per_image.gt_classes[gt_inds]
+            gt_classes[match_labels == 0] = num_classes
+        else:
+            gt_classes = torch.full_like(gt_inds, num_classes)
+        gt_classes[match_labels == -1] = -1
+
+        # A new Instances, because the caller's may be used elsewhere.
+        labeled_per_image = Instances(
+            proposals_per_image.image_size, **proposals_per_image.get_fields()
+        )
+        labeled_per_image.gt_classes = gt_classes
+        labeled_per_image.gt_inds = gt_inds
+        if has_gt:
+            labeled_per_image.gt_boxes = targets_per_image.gt_boxes[gt_inds]
+        # Indexing with a mask waits for the GPU, so only if the matcher ignores at all.
+        if -1 in proposal_matcher.labels:
+            labeled_per_image = labeled_per_image[gt_classes >= 0]
+        labeled.append(labeled_per_image)
+    return labeled

@@ -1,0 +1,195 @@
+"""
+The loss of each RoI, with the arithmetic of detectron2's training loss.
+
+Shape shorthand in this module:
+
+    R: number of RoIs, over all images of the minibatch
+    K: number of foreground classes
+"""
+
+from typing import Optional
+
+import torch
+from detectron2 import layers
+from detectron2.layers import cat, nonzero_tuple
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers
+from detectron2.structures import Instances
+from fvcore.nn import giou_loss, smooth_l1_loss
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["check_minable", "fed_loss_class_mask", "roi_losses"]
+
+# Losses on boxes (rather than on deltas) that FastRCNNOutputLayers knows. detectron2 0.5 has no
+# DIoU and CIoU.
+_BOX_LOSSES = {"giou": giou_loss}
+for _name in ("diou", "ciou"):
+    if hasattr(layers, f"{_name}_loss"):
+        _BOX_LOSSES[_name] = getattr(layers, f"{_name}_loss")
+
+# The methods of FastRCNNOutputLayers whose arithmetic roi_losses() repeats for each RoI.
+_LOSS_METHODS = ("losses", "box_reg_loss", "sigmoid_cross_entropy_loss", "get_fed_loss_classes")
+
+
+def check_minable(box_predictor: FastRCNNOutputLayers) -> None:
+    """
+    Check that :func:`roi_losses` computes what ``box_predictor`` is trained with.
+
+    Raises:
+        ValueError: if it does not: the predictor is no :class:`FastRCNNOutputLayers`, has a loss
+            of its own, or regresses rotated boxes.
+    """
+    name = type(box_predictor).__name__
+    if not isinstance(box_predictor, FastRCNNOutputLayers):
+        raise ValueError(
+            "OHEM ranks RoIs by the losses of a FastRCNNOutputLayers box predictor, "
+            f"and cannot mine with {name}. Use other ROI heads (MODEL.ROI_HEADS.NAME)."
+        )
+    for method in _LOSS_METHODS:
+        if getattr(type(box_predictor), method, None) is not getattr(
+            FastRCNNOutputLayers, method, None
+        ):
+            raise ValueError(
+                "OHEM ranks RoIs by the losses of FastRCNNOutputLayers, and cannot mine with "
+                f"{name}, whose {method}() is its own: what is mined would not be what is "
+                "trained. Use other ROI heads (MODEL.ROI_HEADS.NAME)."
+            )
+    if len(box_predictor.box2box_transform.weights) != 4:
+        raise ValueError(
+            f"OHEM mines axis-aligned boxes, and {name} regresses rotated ones "
+            f"(MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS {box_predictor.box2box_transform.weights})."
+        )
+    loss_type = box_predictor.box_reg_loss_type
+    if loss_type != "smooth_l1" and loss_type not in _BOX_LOSSES:
+        raise ValueError(
+            f"MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE is '{loss_type}', which this detectron2 "
+            f"does not have. It may be one of: smooth_l1, {', '.join(_BOX_LOSSES)}."
+        )
+
+
+def fed_loss_class_mask(
+    box_predictor: FastRCNNOutputLayers, gt_classes: Tensor
+) -> Optional[Tensor]:
+    """
+    Draw the classes that the federated loss of one minibatch counts.
+
+    Args:
+        box_predictor (FastRCNNOutputLayers):
+        gt_classes (Tensor): long tensor of shape (R,), the labels of the whole minibatch, because
+            every class that occurs in it is counted.
+
+    Returns:
+        Tensor or None: float tensor of shape (K,), 1 for the classes that count and 0 for others.
+        None if the predictor has no federated loss.
+    """
+    if not getattr(box_predictor, "use_fed_loss", False):
+        return None
+    num_classes = box_predictor.num_classes
+    classes = box_predictor.get_fed_loss_classes(
+        gt_classes,
+        num_fed_loss_classes=box_predictor.fed_loss_num_classes,
+        num_classes=num_classes,
+        weight=box_predictor.fed_loss_cls_weights,
+    )
+    mask = torch.zeros(num_classes + 1, device=gt_classes.device)
+    mask[classes] = 1
+    return mask[:num_classes]
+
+
+def roi_losses(
+    box_predictor: FastRCNNOutputLayers,
+    predictions: tuple[Tensor, Tensor],
+    proposals: list[Instances],
+    class_mask: Optional[Tensor] = None,
+) -> dict[str, Tensor]:
+    """
+    Same as :meth:`FastRCNNOutputLayers.losses`, but for each RoI instead of their mean: the mean
+    of each tensor returned here is the loss of the same name there. Computed in float32, whatever
+    the precision of the predictions. It logs nothing.
+
+    Args:
+        box_predictor (FastRCNNOutputLayers): says how predictions are compared with the ground
+            truth, and weighs the two losses.
+        predictions: the class scores (R, K + 1) and box deltas (R, 4K), or (R, 4) for
+            class-agnostic regression, that :meth:`FastRCNNOutputLayers.forward` returns.
+        proposals (list[Instances]): the R RoIs that were predicted on, a list over images. The
+            fields "proposal_boxes" and "gt_classes" are expected, and "gt_boxes" where an image
+            has objects. No RoI may have the label -1 (ignored): there is no loss on it.
+        class_mask (Tensor): from :func:`fed_loss_class_mask`, for a federated loss only.
+
+    Returns:
+        dict[str, Tensor]: "loss_cls" and "loss_box_reg", each float32 of shape (R,), weighted by
+        the predictor's `loss_weight`.
+    """
+    scores, proposal_deltas = (x.float() for x in predictions)
+    if len(scores) == 0:
+        empty = scores.new_zeros(0)
+        return {"loss_cls": empty, "loss_box_reg": empty}
+
+    gt_classes = cat([p.gt_classes for p in proposals])
+    proposal_boxes = cat([p.proposal_boxes.tensor for p in proposals])
+    # An image without objects has no "gt_boxes". All of its RoIs are background, for which any
+    # box will do: there is no box regression loss on them.
+    gt_boxes = cat(
+        [(p.gt_boxes if p.has("gt_boxes") else p.proposal_boxes).tensor for p in proposals]
+    )
+    losses = {
+        "loss_cls": _classification_losses(box_predictor, scores, gt_classes, class_mask),
+        "loss_box_reg": _box_reg_losses(
+            box_predictor, proposal_boxes, gt_boxes, proposal_deltas, gt_classes
+        ),
+    }
+    return {k: v * box_predictor.loss_weight.get(k, 1.0) for k, v in losses.items()}
+
+
+def _classification_losses(
+    box_predictor: FastRCNNOutputLayers,
+    scores: Tensor,
+    gt_classes: Tensor,
+    class_mask: Optional[Tensor],
+) -> Tensor:
+    if not getattr(box_predictor, "use_sigmoid_ce", False):
+        # Not detectron2.layers.cross_entropy, which drops `reduction` in detectron2 0.5.
+        return F.cross_entropy(scores, gt_classes, reduction="none")
+
+    # Background is the absence of all classes, so it has no column in the target.
+    num_classes = scores.shape[1] - 1
+    target = F.one_hot(gt_classes, num_classes + 1)[:, :-1].to(scores.dtype)
+    losses = F.binary_cross_entropy_with_logits(scores[:, :-1], target, reduction="none")
+    if class_mask is not None:
+        losses = losses * class_mask
+    return losses.sum(dim=1)
+
+
+def _box_reg_losses(
+    box_predictor: FastRCNNOutputLayers,
+    proposal_boxes: Tensor,
+    gt_boxes: Tensor,
+    pred_deltas: Tensor,
+    gt_classes: Tensor,
+) -> Tensor:
+    num_classes = box_predictor.num_classes
+    fg_inds = nonzero_tuple((gt_classes >= 0) & (gt_classes < num_classes))[0]
+    if pred_deltas.shape[1] == 4:  # class-agnostic regression
+        fg_pred_deltas = pred_deltas[fg_inds]
+    else:
+        fg_pred_deltas = pred_deltas.view(-1, num_classes, 4)[fg_inds, gt_classes[fg_inds]]
+    fg_proposal_boxes, fg_gt_boxes = proposal_boxes[fg_inds], gt_boxes[fg_inds]
+
+    transform = box_predictor.box2box_transform
+    if box_predictor.box_reg_loss_type == "smooth_l1":
+        fg_losses = smooth_l1_loss(
+            fg_pred_deltas,
+            transform.get_deltas(fg_proposal_boxes, fg_gt_boxes),
+            box_predictor.smooth_l1_beta,
+            reduction="none",
+        ).sum(dim=1)
+    else:
+        fg_losses = _BOX_LOSSES[box_predictor.box_reg_loss_type](
+            transform.apply_deltas(fg_pred_deltas, fg_proposal_boxes),
+            fg_gt_boxes,
+            reduction="none",
+        )
+    losses = pred_deltas.new_zeros(len(gt_classes))
+    losses[fg_inds] = fg_losses
+    return losses
