@@ -90,7 +90,7 @@ def __getattr__(name):
 
 # Replaces the release's own setup.py, which builds the extension and asks for black==21.4b2 and
 # iopath<0.1.10. What it requires here is what upstream's main branch requires.
-SETUP_PY = '''\
+SETUP_PY = """\
 from setuptools import find_packages, setup
 
 setup(
@@ -119,7 +119,7 @@ setup(
         "yacs>=0.1.8",
     ],
 )
-'''
+"""
 
 
 class InstallError(Exception):

@@ -7,6 +7,8 @@ configured for. An environment that is up to date is left alone; one whose makin
 is made anew.
 """
 
+from __future__ import annotations  # so that an older Python gets as far as its message
+
 import argparse
 import hashlib
 import json
@@ -108,13 +110,13 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.version_info < (3, 10):
+    if sys.version_info < (3, 10):  # noqa: UP036
         sys.exit("Python 3.10 or newer is needed. Which one to use: make PYTHON=python3.12 ...")
     try:
         main()
     except subprocess.CalledProcessError as e:
         sys.exit(
             f"Setting up {VENV} failed at: {' '.join(e.cmd)}\n"
-            "What went wrong is above; see \"When set-up fails\" in README.md. "
+            'What went wrong is above; see "When set-up fails" in README.md. '
             "The next try starts from where it is safe."
         )

@@ -20,6 +20,7 @@ from .roi_loss import check_minable
 
 __all__ = ["OHEMROIHeads"]
 
+
 @ROI_HEADS_REGISTRY.register()
 class OHEMROIHeads(StandardROIHeads):
     """
@@ -290,9 +291,7 @@ def _is_number(value: object, low: float, high: float = sys.float_info.max) -> b
     """
     Whether `value` is a finite number from `low` to `high`.
     """
-    return (
-        isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
-    )
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
 
 
 def _check(key: str, value: object, is_valid: bool, allowed: str) -> None:
