@@ -80,33 +80,32 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    version = "{}.{}.{}".format(*sys.version_info)
-    requirements = digest("requirements.txt", "setup.py")
+    made_from = {
+        "python": "{}.{}.{}".format(*sys.version_info),
+        "requirements": digest("requirements.txt", "setup.py"),
+    }
     from_index = "package index, by install_detectron2.py " + digest("tools/install_detectron2.py")
 
     stamp = read_stamp()
-    if stamp.get("python") != version:
-        print(f"Making {VENV} with Python {version}", flush=True)
-        STAMP.unlink(missing_ok=True)
-        run(sys.executable, "-m", "venv", "--clear", str(VENV))
-        stamp = {"python": version}
-    if stamp.get("requirements") != requirements:
-        print("Installing requirements.txt (some 3 GB with PyTorch, once)", flush=True)
-        STAMP.unlink(missing_ok=True)
-        install_requirements()
-        stamp["requirements"] = requirements
-        write_stamp(stamp)
-
-    current = stamp.get("detectron2", "")
+    current = stamp.pop("detectron2", "")
     wanted = args.detectron2 or current
     if not wanted or wanted.startswith("package index"):
         wanted = from_index
+
+    if stamp != made_from:
+        # Anew instead of an update, so that nothing of another time stays behind. The package
+        # index is not asked again for what uv has in its cache.
+        print(f"Making {VENV} from requirements.txt (some 3 GB with PyTorch, once)", flush=True)
+        STAMP.unlink(missing_ok=True)
+        run(sys.executable, "-m", "venv", "--clear", str(VENV))
+        install_requirements()
+        write_stamp(made_from)
+        current = ""
     if wanted != current:
         use_index_of_pip()
         options = ["--reinstall"] if wanted == from_index else ["--from", wanted]
         run(str(PYTHON), "tools/install_detectron2.py", *options)
-        stamp["detectron2"] = wanted
-        write_stamp(stamp)
+        write_stamp({**made_from, "detectron2": wanted})
 
 
 if __name__ == "__main__":

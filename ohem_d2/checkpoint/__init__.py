@@ -1,0 +1,3 @@
+from .atomic_checkpoint import AtomicCheckpointer
+
+__all__ = ["AtomicCheckpointer"]

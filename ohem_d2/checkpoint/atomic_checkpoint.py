@@ -1,0 +1,30 @@
+import os
+import tempfile
+
+from detectron2.checkpoint import DetectionCheckpointer
+
+__all__ = ["AtomicCheckpointer"]
+
+
+class AtomicCheckpointer(DetectionCheckpointer):
+    """
+    A :class:`DetectionCheckpointer` that can be killed while it writes: at any moment, the file
+    "last_checkpoint" in `save_dir`, which has to be a local folder, names a whole checkpoint.
+    """
+
+    def save(self, name: str, **kwargs) -> None:
+        """
+        Same as :meth:`Checkpointer.save`.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        save_dir: str = self.save_dir
+        with tempfile.TemporaryDirectory(prefix="unfinished_checkpoint_", dir=save_dir) as folder:
+            # The parent class writes both files into self.save_dir.
+            self.save_dir = folder
+            try:
+                super().save(name, **kwargs)
+            finally:
+                self.save_dir = save_dir
+            for file in (f"{name}.pth", "last_checkpoint"):  # the second refers to the first
+                os.replace(os.path.join(folder, file), os.path.join(save_dir, file))
