@@ -1,0 +1,111 @@
+"""
+Small ROI heads and RoIs for the tests of the method.
+"""
+
+import pytest
+import torch
+from detectron2.config import get_cfg
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import ROI_HEADS_REGISTRY
+from detectron2.structures import Boxes, Instances
+
+from ohem_d2 import add_ohem_config
+
+NUM_CLASSES = 3
+IMAGE_SIZE = (64, 96)
+INPUT_SHAPE = {
+    "p2": ShapeSpec(channels=8, stride=4),
+    "p3": ShapeSpec(channels=8, stride=8),
+}
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
+
+
+def heads_config(**options):
+    """
+    Args:
+        options: keys with "__" for ".", such as MODEL__OHEM__NMS_THRESH=0.5.
+    """
+    cfg = get_cfg()
+    add_ohem_config(cfg)
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.ROI_HEADS.NAME = "OHEMROIHeads"
+    cfg.MODEL.ROI_HEADS.IN_FEATURES = list(INPUT_SHAPE)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = NUM_CLASSES
+    cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 16
+    cfg.MODEL.ROI_BOX_HEAD.NAME = "FastRCNNConvFCHead"
+    cfg.MODEL.ROI_BOX_HEAD.NUM_FC = 1
+    cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 16
+    cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION = 4
+    for key, value in options.items():
+        cfg.merge_from_list([key.replace("__", "."), value])
+    return cfg
+
+
+def build_heads(cfg, seed=0, device="cpu"):
+    torch.manual_seed(seed)
+    heads = ROI_HEADS_REGISTRY.get(cfg.MODEL.ROI_HEADS.NAME)(cfg, INPUT_SHAPE)
+    # Far from the tiny initial weights of the predictor, so that RoIs differ in their loss.
+    for layer in [heads.box_predictor.cls_score, heads.box_predictor.bbox_pred]:
+        torch.nn.init.normal_(layer.weight, std=0.5)
+    return heads.to(device).train()
+
+
+def random_boxes(n, generator):
+    height, width = IMAGE_SIZE
+    start = torch.rand(n, 2, generator=generator) * torch.tensor([width - 12.0, height - 12.0])
+    size = 6 + torch.rand(n, 2, generator=generator) * 30
+    return torch.cat([start, (start + size).minimum(torch.tensor([width, height]))], dim=1)
+
+
+def make_targets(counts, seed=0, device="cpu"):
+    """
+    Objects for images that have so many of them.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        Instances(
+            IMAGE_SIZE,
+            gt_boxes=Boxes(random_boxes(n, generator)),
+            gt_classes=torch.randint(NUM_CLASSES, (n,), generator=generator),
+        ).to(device)
+        for n in counts
+    ]
+
+
+def make_proposals(targets, counts, seed=0):
+    """
+    Proposals for each image: a third near its objects, the rest anywhere.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    proposals = []
+    for targets_per_image, n in zip(targets, counts, strict=True):
+        boxes = random_boxes(n, generator)
+        gt_boxes = targets_per_image.gt_boxes.tensor.cpu()
+        if len(gt_boxes):
+            near = n // 3
+            boxes[:near] = gt_boxes[torch.arange(near) % len(gt_boxes)]
+            boxes[:near] += torch.randn(near, 4, generator=generator)
+        proposals.append(
+            Instances(IMAGE_SIZE, proposal_boxes=Boxes(boxes), objectness_logits=torch.zeros(n)).to(
+                targets_per_image.gt_classes.device
+            )
+        )
+    return proposals
+
+
+def make_features(num_images, seed=0, device="cpu"):
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: torch.randn(
+            num_images,
+            shape.channels,
+            IMAGE_SIZE[0] // shape.stride,
+            IMAGE_SIZE[1] // shape.stride,
+            generator=generator,
+        )
+        .to(device)
+        .requires_grad_()
+        for name, shape in INPUT_SHAPE.items()
+    }

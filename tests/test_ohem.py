@@ -1,0 +1,467 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from conftest import (
+    IMAGE_SIZE,
+    INPUT_SHAPE,
+    NUM_CLASSES,
+    build_heads,
+    devices,
+    heads_config,
+    make_features,
+    make_proposals,
+    make_targets,
+)
+from detectron2.config import get_cfg
+from detectron2.layers import NaiveSyncBatchNorm
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers
+from detectron2.structures import BitMasks, Boxes, Instances, Keypoints
+from detectron2.utils.events import EventStorage
+from torch import nn
+
+from ohem_d2 import OHEMROIHeads
+from ohem_d2.modeling.roi_heads import read_only_roi_losses, roi_losses
+
+OBJECTS, PROPOSALS = (3, 0, 2), (40, 25, 30)
+
+
+def make_inputs(objects=OBJECTS, proposals=PROPOSALS, device="cpu"):
+    targets = make_targets(objects, device=device)
+    return make_features(len(objects), device=device), make_proposals(targets, proposals), targets
+
+
+def train_step(heads, features, proposals, targets):
+    """
+    Returns:
+        the RoIs trained on, the losses, and what is in the event storage
+    """
+    with EventStorage() as storage:
+        rois, losses = heads(None, features, proposals, targets)
+        sum(losses.values()).backward()
+        return rois, losses, {k: v for k, (v, _) in storage.latest().items()}
+
+
+def gradients(heads):
+    return {name: p.grad.clone() for name, p in heads.named_parameters()}
+
+
+@devices
+@pytest.mark.parametrize("mining_batch_size", [0, 10])
+def test_all_rois_are_trained_on_without_nms_and_with_a_large_batch(device, mining_batch_size):
+    options = {"MODEL__ROI_HEADS__BATCH_SIZE_PER_IMAGE": 1000}
+    ohem = build_heads(
+        heads_config(
+            MODEL__OHEM__NMS_THRESH=1.0,
+            MODEL__OHEM__MINING_BATCH_SIZE=mining_batch_size,
+            **options,
+        ),
+        device=device,
+    )
+    # detectron2's own sampling takes all RoIs if both shares of the batch are large enough.
+    everything = build_heads(
+        heads_config(
+            MODEL__ROI_HEADS__NAME="StandardROIHeads",
+            MODEL__ROI_HEADS__POSITIVE_FRACTION=0.5,
+            **options,
+        ),
+        device=device,
+    )
+    features, proposals, targets = make_inputs(device=device)
+    _, losses, _ = train_step(ohem, features, proposals, targets)
+    feature_grad = features["p2"].grad.clone()
+    features["p2"].grad = None
+    rois, expected, _ = train_step(everything, features, proposals, targets)
+
+    assert [len(x) for x in rois] == [43, 25, 32]  # with the ground truth
+    for name in expected:
+        torch.testing.assert_close(losses[name], expected[name])
+    for name, grad in gradients(everything).items():
+        torch.testing.assert_close(gradients(ohem)[name], grad, msg=name)
+    torch.testing.assert_close(feature_grad, features["p2"].grad)
+
+
+@devices
+def test_the_hardest_are_trained_on(device):
+    heads = build_heads(heads_config(MODEL__OHEM__NMS_THRESH=1.0), device=device)
+    features, proposals, targets = make_inputs(device=device)
+    rois, _, _ = train_step(heads, features, proposals, targets)
+
+    for image, (rois_per_image, proposals_per_image, targets_per_image) in enumerate(
+        zip(rois, proposals, targets, strict=True)
+    ):
+        # Each RoI alone, by the predictor's own training loss.
+        boxes = Boxes.cat([proposals_per_image.proposal_boxes, targets_per_image.gt_boxes])
+        losses = []
+        for i in range(len(boxes)):
+            one = Instances(
+                IMAGE_SIZE, proposal_boxes=boxes[i], objectness_logits=boxes.tensor[i, :1]
+            )
+            (one,) = heads.label_proposals([one], [targets_per_image])
+            one = one[:1]  # without the ground truth that was appended
+            x = heads.box_pooler(
+                [features[f][image : image + 1] for f in INPUT_SHAPE], [one.proposal_boxes]
+            )
+            with EventStorage():
+                loss = heads.box_predictor.losses(heads.box_predictor(heads.box_head(x)), [one])
+            losses.append(sum(loss.values()).item())
+        hardest = np.argsort(losses)[::-1][:16]
+        torch.testing.assert_close(
+            rois_per_image.proposal_boxes.tensor, boxes.tensor[hardest.copy()], rtol=0, atol=0
+        )
+
+
+def test_ranking_weights_do_not_change_the_training_loss():
+    features, proposals, targets = make_inputs()
+    only_boxes = build_heads(heads_config(MODEL__OHEM__CLS_LOSS_WEIGHT=0.0))
+    rois, _, _ = train_step(only_boxes, features, proposals, targets)
+    # Only foreground has a box regression loss, so foreground comes first.
+    for rois_per_image in rois:
+        is_fg = (rois_per_image.gt_classes < NUM_CLASSES).long()
+        assert (is_fg.diff() <= 0).all()
+    assert (rois[0].gt_classes[:3] < NUM_CLASSES).all()
+
+    # The losses are those of the predictor on the kept RoIs, unweighted.
+    with EventStorage():
+        losses = only_boxes._forward_box(features, rois)
+    only_boxes.ohem_cls_loss_weight = 7.0
+    with EventStorage():
+        assert losses == only_boxes._forward_box(features, rois)
+
+
+class HeadWithEverything(nn.Sequential):
+    """
+    Dropout, batch norm and detectron2's synchronized batch norm.
+    """
+
+    def __init__(self):
+        super().__init__(
+            nn.Conv2d(8, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.Dropout2d(),
+            nn.Conv2d(8, 8, 3),
+            NaiveSyncBatchNorm(8),
+            nn.Flatten(),
+            nn.Linear(32, 16),
+            nn.BatchNorm1d(16),
+            nn.Dropout(),
+        )
+
+
+def test_read_only_means_read_only():
+    heads = build_heads(heads_config())
+    heads.box_head = HeadWithEverything()
+    features, proposals, targets = make_inputs()
+    train_step(heads, features, proposals, targets)  # so that there are gradients and statistics
+    assert heads.box_head[1].num_batches_tracked == 1  # of the training pass alone
+
+    before = copy.deepcopy(heads)
+    grads = gradients(heads)
+    feature_grad = features["p2"].grad.clone()
+    with EventStorage():
+        heads.mine_hard_rois(features, heads.label_proposals(proposals, targets))
+
+    assert heads.state_dict().keys() == before.state_dict().keys()
+    for name, value in heads.state_dict().items():
+        torch.testing.assert_close(value, before.state_dict()[name], rtol=0, atol=0, msg=name)
+    for name, grad in gradients(heads).items():
+        torch.testing.assert_close(grad, grads[name], rtol=0, atol=0, msg=name)
+    torch.testing.assert_close(features["p2"].grad, feature_grad, rtol=0, atol=0)
+    assert all(module.training for module in heads.modules())
+
+
+def test_dropout_is_active_in_the_read_only_pass():
+    heads = build_heads(heads_config())
+    heads.box_head = nn.Sequential(heads.box_head, nn.Dropout())
+    features, proposals, targets = make_inputs()
+    rois = heads.label_proposals(proposals, targets)
+    first, second = (read_only_roi_losses(heads, features, rois)["loss_cls"] for _ in range(2))
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 25, 100, 1000])
+def test_mining_batch_size_does_not_change_the_losses(batch_size):
+    heads = build_heads(heads_config())
+    heads.box_head = nn.Sequential(nn.BatchNorm2d(8), heads.box_head)
+    features, proposals, targets = make_inputs()
+    rois = heads.label_proposals(proposals, targets)
+
+    sizes = []
+    handle = heads.box_head.register_forward_hook(lambda _m, _in, out: sizes.append(len(out)))
+    losses = read_only_roi_losses(heads, features, rois, batch_size)
+    handle.remove()
+    assert sum(sizes) == 100 and max(sizes) == min(batch_size, 100)
+    expected = read_only_roi_losses(heads, features, rois)
+    for name in expected:
+        torch.testing.assert_close(losses[name], expected[name])
+
+
+@pytest.mark.parametrize(
+    "objects, proposals, kept",
+    [
+        pytest.param((0, 0), (20, 20), [16, 16], id="no objects"),
+        pytest.param((2, 0), (0, 0), [2, 0], id="no proposals"),
+        pytest.param((0, 0), (0, 0), [0, 0], id="nothing at all"),
+        pytest.param((1, 3), (0, 5), [1, 8], id="fewer than the batch"),
+    ],
+)
+def test_images_with_little_to_learn_from(objects, proposals, kept):
+    heads = build_heads(heads_config(MODEL__OHEM__NMS_THRESH=1.0))
+    rois, losses, scalars = train_step(heads, *make_inputs(objects, proposals))
+    assert [len(x) for x in rois] == kept
+    assert all(loss.isfinite() for loss in losses.values())
+    # Every parameter has a gradient, without which DistributedDataParallel would stall.
+    assert all(grad.isfinite().all() for grad in gradients(heads).values())
+    assert all(np.isfinite(x) for x in scalars.values())
+    assert scalars["ohem/num_kept"] == sum(kept) / 2
+
+
+@pytest.mark.skipif(
+    not hasattr(FastRCNNOutputLayers, "sigmoid_cross_entropy_loss"),
+    reason="this detectron2 has no sigmoid loss",
+)
+def test_nothing_to_learn_from_with_the_sigmoid_loss():
+    heads = build_heads(heads_config(MODEL__ROI_BOX_HEAD__USE_SIGMOID_CE=True))
+    train_step(heads, *make_inputs((0, 0), (0, 0)))
+    assert all((grad == 0).all() for grad in gradients(heads).values())
+
+
+# IoU below .5 is background, from .5 to .6 ignored, and above it foreground.
+IGNORING = {
+    "MODEL__ROI_HEADS__IOU_THRESHOLDS": [0.5, 0.6],
+    "MODEL__ROI_HEADS__IOU_LABELS": [0, -1, 1],
+    "MODEL__OHEM__NMS_THRESH": 1.0,
+}
+
+
+def test_ignored_rois_are_not_mined():
+    # An object and proposals on it, of an IoU of 1 (the object itself), .9, .55 and .1.
+    targets = [
+        Instances(IMAGE_SIZE, gt_boxes=Boxes([[10, 10, 50, 50]]), gt_classes=torch.tensor([1]))
+    ]
+    boxes = Boxes([[10.0, 10, 50, 46], [10, 10, 50, 32], [10, 10, 50, 14]])
+    proposals = [Instances(IMAGE_SIZE, proposal_boxes=boxes, objectness_logits=torch.zeros(3))]
+    heads = build_heads(heads_config(**IGNORING))
+    (rois,), losses, scalars = train_step(heads, make_features(1), proposals, targets)
+    bottoms_and_labels = zip(
+        rois.proposal_boxes.tensor[:, 3].tolist(), rois.gt_classes.tolist(), strict=True
+    )
+    assert sorted(bottoms_and_labels) == [
+        (14.0, NUM_CLASSES),
+        (46.0, 1),
+        (50.0, 1),
+    ]
+    assert scalars["ohem/num_rois"] == 3
+    assert all(loss.isfinite() for loss in losses.values())
+
+
+def test_only_ignored_rois():
+    # Everything is ignored, and so is the ground truth that is not appended.
+    heads = build_heads(
+        heads_config(
+            MODEL__ROI_HEADS__IOU_LABELS=[-1, -1],
+            MODEL__ROI_HEADS__PROPOSAL_APPEND_GT=False,
+        )
+    )
+    rois, _, scalars = train_step(heads, *make_inputs())
+    assert [len(x) for x in rois] == [0, 0, 0]
+    assert scalars["ohem/num_rois"] == 0
+    assert all((grad == 0).all() for grad in gradients(heads).values())
+
+
+def test_proposals_of_the_caller_are_left_alone():
+    heads = build_heads(heads_config(MODEL__ROI_HEADS__PROPOSAL_APPEND_GT=False))
+    features, proposals, targets = make_inputs()
+    train_step(heads, features, proposals, targets)
+    assert [len(x) for x in proposals] == list(PROPOSALS)
+    assert set(proposals[0].get_fields()) == {"proposal_boxes", "objectness_logits"}
+    assert set(targets[0].get_fields()) == {"gt_boxes", "gt_classes"}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_non_finite_losses_surface(value):
+    heads = build_heads(heads_config())
+    features, proposals, targets = make_inputs()
+    with torch.no_grad():  # the class of the first object, and of no other
+        targets[0].gt_classes[:] = torch.tensor([0, 1, 2])
+        targets[2].gt_classes[:] = 1
+        heads.box_predictor.bbox_pred.bias[0] = value
+    _, losses, _ = train_step(heads, features, proposals, targets)
+    assert not losses["loss_box_reg"].isfinite()
+
+
+@devices
+@pytest.mark.parametrize("head", ["FastRCNNConvFCHead", "with batch norm"])
+def test_mixed_precision(device, head):
+    heads = build_heads(heads_config(), device=device)
+    if head != "FastRCNNConvFCHead":
+        heads.box_head = HeadWithEverything().to(device)
+    seen = {}
+
+    def remember(predictor, predictions, proposals, class_mask):
+        seen["predictions"] = predictions[0].dtype
+        losses = roi_losses(predictor, predictions, proposals, class_mask)
+        seen["losses"] = losses["loss_cls"].dtype
+        return losses
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ohem_d2.modeling.roi_heads.read_only_forward.roi_losses", remember)
+        with torch.autocast(device, torch.bfloat16):
+            train_step(heads, *make_inputs(device=device))
+    assert seen == {"predictions": torch.bfloat16, "losses": torch.float32}
+    # The weights that autocast casts as well: it may not reuse what was cast without gradients.
+    for name, p in heads.named_parameters():
+        assert p.grad is not None and (p.grad != 0).any(), name
+
+
+def test_other_heads_train_on_the_mined_foreground():
+    cfg = heads_config(
+        MODEL__MASK_ON=True,
+        MODEL__ROI_MASK_HEAD__NAME="MaskRCNNConvUpsampleHead",
+        MODEL__ROI_MASK_HEAD__NUM_CONV=1,
+        MODEL__ROI_MASK_HEAD__CONV_DIM=8,
+        MODEL__ROI_MASK_HEAD__POOLER_RESOLUTION=7,
+        MODEL__KEYPOINT_ON=True,
+        MODEL__ROI_KEYPOINT_HEAD__CONV_DIMS=[8],
+        MODEL__ROI_KEYPOINT_HEAD__NUM_KEYPOINTS=2,
+    )
+    heads = build_heads(cfg)
+    features, proposals, targets = make_inputs()
+    for targets_per_image in targets:
+        n = len(targets_per_image)
+        # Different for each object: the share of ones is its number.
+        masks = torch.zeros(n, *IMAGE_SIZE)
+        for i in range(n):
+            masks[i, : 10 * (i + 1)] = 1
+        targets_per_image.gt_masks = BitMasks(masks)
+        center = targets_per_image.gt_boxes.get_centers()
+        points = torch.stack([center, center + 1], dim=1)
+        visible = torch.full((n, 2, 1), 2.0)
+        targets_per_image.gt_keypoints = Keypoints(torch.cat([points, visible], dim=2))
+    rois, losses, _ = train_step(heads, features, proposals, targets)
+
+    assert losses["loss_mask"] > 0 and losses["loss_keypoint"] > 0
+    assert not rois[1].has("gt_masks")  # of the image without objects
+    for image in (0, 2):
+        rois_per_image, targets_per_image = rois[image], targets[image]
+        assert not rois_per_image.has("gt_inds")
+        assert len(rois_per_image.gt_masks) == len(rois_per_image)
+        is_fg = rois_per_image.gt_classes < NUM_CLASSES
+        assert is_fg.any()
+        # Each foreground RoI has the mask and keypoints of the object whose box it has.
+        for i in is_fg.nonzero()[:, 0].tolist():
+            roi = rois_per_image[i]
+            (j,) = (targets_per_image.gt_boxes.tensor == roi.gt_boxes.tensor).all(1).nonzero()[0]
+            assert torch.equal(roi.gt_masks.tensor[0], targets_per_image.gt_masks.tensor[j])
+            assert torch.equal(roi.gt_keypoints.tensor[0], targets_per_image.gt_keypoints.tensor[j])
+            assert roi.gt_classes == targets_per_image.gt_classes[j]
+
+
+def test_what_is_logged():
+    heads = build_heads(heads_config(MODEL__OHEM__NMS_THRESH=0.3))
+    features, proposals, targets = make_inputs()
+    labeled = heads.label_proposals(proposals, targets)
+    losses = sum(read_only_roi_losses(heads, features, labeled).values())
+    rois, _, scalars = train_step(heads, features, proposals, targets)
+
+    def count_fg(instances):
+        return sum((x.gt_classes < NUM_CLASSES).sum().item() for x in instances)
+
+    num_kept = sum(len(x) for x in rois)
+    expected = {
+        "ohem/num_rois": 100 / 3,
+        "ohem/num_fg_rois": count_fg(labeled) / 3,
+        "ohem/num_bg_rois": (100 - count_fg(labeled)) / 3,
+        "ohem/num_kept": num_kept / 3,
+        "roi_head/num_fg_samples": count_fg(rois) / 3,
+        "roi_head/num_bg_samples": (num_kept - count_fg(rois)) / 3,
+        "ohem/mean_loss": losses.mean().item(),
+        "ohem/mean_loss_kept": (sum(read_only_roi_losses(heads, features, rois).values()))
+        .mean()
+        .item(),
+    }
+    for name, value in expected.items():
+        assert scalars[name] == pytest.approx(value), name
+
+    # The share that NMS removed: with a batch that has room, what is kept is what it left.
+    heads.batch_size_per_image = 1000
+    _, _, scalars = train_step(heads, features, proposals, targets)
+    assert 0.1 < scalars["ohem/nms_removed"] < 0.9
+    assert scalars["ohem/nms_removed"] == pytest.approx(1 - scalars["ohem/num_kept"] / (100 / 3))
+
+
+def test_inference_is_that_of_standard_roi_heads():
+    ohem = build_heads(heads_config()).eval()
+    standard = build_heads(heads_config(MODEL__ROI_HEADS__NAME="StandardROIHeads")).eval()
+    features, proposals, _ = make_inputs()
+    with torch.no_grad():
+        (outputs, _), (expected, _) = (
+            heads(None, features, proposals) for heads in (ohem, standard)
+        )
+    for a, b in zip(outputs, expected, strict=True):
+        assert len(a) > 0
+        assert torch.equal(a.pred_boxes.tensor, b.pred_boxes.tensor)
+        assert torch.equal(a.scores, b.scores)
+
+
+def test_defaults_are_those_of_the_paper():
+    heads = build_heads(heads_config())
+    assert isinstance(heads, OHEMROIHeads)
+    assert heads.ohem_nms_thresh == 0.7
+    assert heads.ohem_nms_per_class is False
+    assert heads.ohem_positive_fraction is None
+    assert heads.ohem_cls_loss_weight == heads.ohem_box_loss_weight == 1.0
+    assert heads.ohem_mining_batch_size == 0
+
+
+@pytest.mark.parametrize(
+    "key, value, allowed",
+    [
+        ("MODEL.OHEM.NMS_THRESH", -0.1, "from 0 to 1"),
+        ("MODEL.OHEM.NMS_THRESH", 1.5, "from 0 to 1"),
+        ("MODEL.OHEM.NMS_THRESH", float("nan"), "from 0 to 1"),
+        ("MODEL.OHEM.POSITIVE_FRACTION", 1.1, "None or from 0 to 1"),
+        ("MODEL.OHEM.POSITIVE_FRACTION", -1, "None or from 0 to 1"),
+        ("MODEL.OHEM.POSITIVE_FRACTION", "many", "None or from 0 to 1"),
+        ("MODEL.OHEM.CLS_LOSS_WEIGHT", -1.0, "a number that is not negative"),
+        ("MODEL.OHEM.BOX_LOSS_WEIGHT", float("inf"), "a number that is not negative"),
+        ("MODEL.OHEM.MINING_BATCH_SIZE", -1, "a whole number that is not negative"),
+        ("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 0, "1 or more"),
+    ],
+)
+def test_wrong_values_are_named(key, value, allowed):
+    with pytest.raises(ValueError, match=f"{key} must be {allowed}, and is {value!r}"):
+        build_heads(heads_config(**{key.replace(".", "__"): value}))
+
+
+def test_nothing_to_rank_by():
+    with pytest.raises(ValueError, match=r"CLS_LOSS_WEIGHT and MODEL.OHEM.BOX_LOSS_WEIGHT"):
+        build_heads(
+            heads_config(MODEL__OHEM__CLS_LOSS_WEIGHT=0.0, MODEL__OHEM__BOX_LOSS_WEIGHT=0.0)
+        )
+
+
+def test_config_without_the_keys():
+    cfg = get_cfg()
+    cfg.MODEL.ROI_HEADS.NAME = "OHEMROIHeads"
+    with pytest.raises(KeyError, match="add_ohem_config"):
+        OHEMROIHeads(cfg, INPUT_SHAPE)
+
+
+def test_from_plain_arguments():
+    built = build_heads(heads_config())
+    heads = OHEMROIHeads(
+        num_classes=NUM_CLASSES,
+        batch_size_per_image=16,
+        positive_fraction=0.25,
+        proposal_matcher=built.proposal_matcher,
+        box_in_features=list(INPUT_SHAPE),
+        box_pooler=built.box_pooler,
+        box_head=built.box_head,
+        box_predictor=built.box_predictor,
+        ohem_nms_thresh=0.5,
+    )
+    assert heads.ohem_nms_thresh == 0.5
+    rois, _, _ = train_step(heads, *make_inputs())
+    assert [len(x) for x in rois] == [16, 16, 16]
