@@ -1,0 +1,85 @@
+"""
+DistributedDataParallel on two processes of which one has nothing to learn from.
+"""
+
+import time
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from conftest import build_heads, heads_config, make_features, make_proposals, make_targets
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers
+from detectron2.utils.events import EventStorage
+from torch.nn.parallel import DistributedDataParallel
+
+
+class RoIHeadsOnFeatures(torch.nn.Module):
+    """
+    The losses of some heads as a model of its own, behind a layer that takes part in every step.
+    """
+
+    def __init__(self, heads):
+        super().__init__()
+        self.backbone = torch.nn.Conv2d(8, 8, 1)
+        self.heads = heads
+
+    def forward(self, features, proposals, targets):
+        features = {name: self.backbone(x) for name, x in features.items()}
+        return self.heads(None, features, proposals, targets)[1]
+
+
+def train(rank, init_method, options, results):
+    dist.init_process_group("gloo", init_method=init_method, rank=rank, world_size=2)
+    heads = build_heads(heads_config(MODEL__OHEM__MINING_BATCH_SIZE=8, **options), seed=rank)
+    model = DistributedDataParallel(RoIHeadsOnFeatures(heads), broadcast_buffers=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for step in range(3):
+        # The second process has images without objects and without proposals, and in the end so
+        # has the first.
+        count = 3 if rank == 0 and step < 2 else 0
+        targets = make_targets([count, count], seed=step)
+        proposals = make_proposals(targets, [10 * count] * 2, seed=step)
+        with EventStorage():
+            losses = model(make_features(2, seed=step), proposals, targets)
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+    results[rank] = {name: p.detach() for name, p in model.module.named_parameters()}
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        pytest.param(
+            {"MODEL__ROI_BOX_HEAD__USE_SIGMOID_CE": True},
+            marks=pytest.mark.skipif(
+                not hasattr(FastRCNNOutputLayers, "sigmoid_cross_entropy_loss"),
+                reason="this detectron2 has no sigmoid loss",
+            ),
+            id="sigmoid",
+        ),
+    ],
+)
+def test_one_rank_has_nothing_to_learn_from(tmp_path, options):
+    with mp.Manager() as manager:
+        results = manager.dict()
+        init_method = f"file://{tmp_path}/rendezvous"
+        context = mp.start_processes(
+            train, (init_method, options, results), nprocs=2, join=False, start_method="spawn"
+        )
+        deadline = time.monotonic() + 120
+        while not context.join(timeout=1):
+            if time.monotonic() > deadline:
+                for process in context.processes:
+                    process.kill()
+                pytest.fail("The processes wait for each other.")
+        first, second = results[0], results[1]
+    initial_heads = build_heads(heads_config(**options), seed=0)
+    initial = dict(RoIHeadsOnFeatures(initial_heads).named_parameters())
+    for name, p in first.items():
+        assert torch.equal(p, second[name]), name
+        if name.startswith("heads"):
+            assert not torch.equal(p, initial[name]), name
