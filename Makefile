@@ -13,7 +13,8 @@ DETECTRON2 ?=
 .PHONY: demo test lint setup
 
 demo: setup
-	.venv/bin/python tools/demo.py
+	@# -W ignore: PyTorch warns of what detectron2 0.5 uses.
+	.venv/bin/python -W ignore tools/demo.py
 
 test: setup
 	.venv/bin/python -m pytest

@@ -12,13 +12,15 @@ class AtomicCheckpointer(DetectionCheckpointer):
     "last_checkpoint" in `save_dir`, which has to be a local folder, names a whole checkpoint.
     """
 
+    save_dir: str
+
     def save(self, name: str, **kwargs) -> None:
         """
         Same as :meth:`Checkpointer.save`.
         """
         if not self.save_dir or not self.save_to_disk:
             return
-        save_dir: str = self.save_dir
+        save_dir = self.save_dir
         with tempfile.TemporaryDirectory(prefix="unfinished_checkpoint_", dir=save_dir) as folder:
             # The parent class writes both files into self.save_dir.
             self.save_dir = folder

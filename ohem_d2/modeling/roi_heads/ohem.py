@@ -7,7 +7,6 @@ from typing import Optional
 
 import torch
 from detectron2.config import configurable
-from detectron2.modeling.proposal_generator.proposal_utils import add_ground_truth_to_proposals
 from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, StandardROIHeads
 from detectron2.structures import ImageList, Instances
 from detectron2.utils.events import get_event_storage
@@ -142,7 +141,6 @@ class OHEMROIHeads(StandardROIHeads):
             proposals = self.mine_hard_rois(features, proposals)
         return super().forward(images, features, proposals, targets)
 
-    @torch.no_grad()
     def label_proposals(
         self, proposals: list[Instances], targets: list[Instances]
     ) -> list[Instances]:
@@ -155,9 +153,9 @@ class OHEMROIHeads(StandardROIHeads):
         Returns:
             list[Instances]: see :func:`label_rois`.
         """
-        if self.proposal_append_gt:
-            proposals = add_ground_truth_to_proposals(targets, proposals)
-        return label_rois(proposals, targets, self.proposal_matcher, self.num_classes)
+        return label_rois(
+            proposals, targets, self.proposal_matcher, self.num_classes, self.proposal_append_gt
+        )
 
     @torch.no_grad()
     def mine_hard_rois(

@@ -4,6 +4,7 @@ The label of every RoI: what ``ROIHeads.label_and_sample_proposals`` does before
 
 import torch
 from detectron2.modeling.matcher import Matcher
+from detectron2.modeling.proposal_generator.proposal_utils import add_ground_truth_to_proposals
 from detectron2.structures import Instances, pairwise_iou
 
 __all__ = ["label_rois"]
@@ -15,6 +16,7 @@ def label_rois(
     targets: list[Instances],
     proposal_matcher: Matcher,
     num_classes: int,
+    append_gt: bool = False,
 ) -> list[Instances]:
     """
     Match all proposals with the ground truth, and drop those that the matcher ignores.
@@ -28,6 +30,8 @@ def label_rois(
         targets (list[Instances]): for each image, the objects with "gt_boxes" and "gt_classes".
         proposal_matcher (Matcher): labels foreground 1, background 0 and ignored RoIs -1.
         num_classes (int): number of foreground classes, and the label of the background.
+        append_gt (bool): whether to add the ground-truth boxes to the proposals first. These
+            need the field "objectness_logits" then.
 
     Returns:
         list[Instances]: for each image, the proposals that are not ignored, in their order, with
@@ -38,6 +42,8 @@ def label_rois(
           there is no object.
         - gt_boxes: the box of this object. Absent if the image has no objects.
     """
+    if append_gt:
+        proposals = add_ground_truth_to_proposals(targets, proposals)
     labeled = []
     for proposals_per_image, targets_per_image in zip(proposals, targets, strict=True):
         gt_inds, match_labels = proposal_matcher(

@@ -1,0 +1,96 @@
+"""
+The mean loss over all RoIs (Figure 3 of Shrivastava et al. 2016): a measure of what was learned
+that does not depend on which RoIs were sampled in training, as the training loss does.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import (
+    DatasetMapper,
+    build_detection_test_loader,
+)
+from detectron2.data import transforms as T
+from detectron2.modeling import GeneralizedRCNN
+from detectron2.modeling.roi_heads import StandardROIHeads
+from detectron2.structures import Instances
+from detectron2.utils import comm
+from torch import Tensor
+
+from ohem_d2.modeling.roi_heads import label_rois, read_only_roi_losses
+
+__all__ = ["build_mean_roi_loss_loader", "features_and_rois", "mean_roi_loss"]
+
+
+def build_mean_roi_loss_loader(cfg: CfgNode, dataset_name: str) -> torch.utils.data.DataLoader:
+    """
+    A loader for :func:`mean_roi_loss`: each image of the dataset once, in the size of testing,
+    with its annotations.
+    """
+    resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+    # is_train, because the mapper drops the annotations otherwise.
+    mapper = DatasetMapper(cfg, is_train=True, augmentations=[resize])
+    return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+
+
+@torch.no_grad()
+def features_and_rois(
+    model: GeneralizedRCNN, inputs: list[dict]
+) -> tuple[dict[str, Tensor], list[Instances]]:
+    """
+    Args:
+        model (GeneralizedRCNN): in evaluation mode, so that its RoIs are those of test time.
+        inputs: a batch in detectron2's standard format, with "instances".
+
+    Returns:
+        (dict[str, Tensor], list[Instances]): the features, and for each image all labeled RoIs,
+        those of the ground truth included.
+    """
+    heads = model.roi_heads
+    images = model.preprocess_image(inputs)
+    features = model.backbone(images.tensor)
+    if model.proposal_generator is not None:
+        proposals, _ = model.proposal_generator(images, features, None)
+    else:
+        proposals = [x["proposals"].to(model.device) for x in inputs]
+    targets = [x["instances"].to(model.device) for x in inputs]
+    return features, label_rois(
+        proposals, targets, heads.proposal_matcher, heads.num_classes, append_gt=True
+    )
+
+
+def mean_roi_loss(model: GeneralizedRCNN, data_loader: Iterable[list[dict]]) -> float:
+    """
+    Run a model over images with annotations and average the loss of all of its RoIs. The model is
+    in evaluation mode meanwhile: there is no dropout, and its RoIs are those of test time.
+
+    Args:
+        model (GeneralizedRCNN): with :class:`StandardROIHeads` (such as :class:`OHEMROIHeads`).
+        data_loader: batches of inputs in detectron2's standard format with "instances", see
+            :func:`build_mean_roi_loss_loader`.
+
+    Returns:
+        float: mean of classification plus box regression loss over all RoIs of all images, of all
+        processes. NaN if there are none.
+
+    Raises:
+        ValueError: if the model has other ROI heads.
+    """
+    heads = model.roi_heads
+    if not isinstance(heads, StandardROIHeads):
+        raise ValueError(
+            f"mean_roi_loss needs a model with StandardROIHeads, not {type(heads).__name__}."
+        )
+    training = model.training
+    model.eval()
+    total, count = 0.0, 0
+    for inputs in data_loader:
+        features, rois = features_and_rois(model, inputs)
+        losses = read_only_roi_losses(heads, features, rois)
+        total += sum(x.sum().item() for x in losses.values())
+        count += sum(len(x) for x in rois)
+    model.train(training)
+
+    totals, counts = zip(*comm.all_gather((total, count)), strict=True)
+    return sum(totals) / sum(counts) if sum(counts) else float("nan")

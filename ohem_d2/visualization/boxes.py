@@ -1,0 +1,213 @@
+"""
+Boxes drawn on images: detections, and RoIs colored by their loss.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from detectron2.modeling import GeneralizedRCNN
+from detectron2.structures import Instances, pairwise_iou
+from detectron2.utils.events import EventStorage
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from ohem_d2.evaluation import features_and_rois
+from ohem_d2.modeling.roi_heads import read_only_roi_losses
+
+__all__ = ["detect", "draw_detections", "draw_hard_rois", "find_hard_rois"]
+
+GROUND_TRUTH_COLOR, RIGHT_COLOR, WRONG_COLOR = "white", "#2ecc40", "#ff4136"
+
+
+@torch.no_grad()
+def detect(model: GeneralizedRCNN, inputs: dict) -> Instances:
+    """
+    Args:
+        model (GeneralizedRCNN): in evaluation mode.
+        inputs (dict): one image in detectron2's standard format.
+
+    Returns:
+        Instances: the detections, on the CPU, in coordinates of `inputs["image"]`.
+    """
+    height, width = inputs["image"].shape[1:]
+    (outputs,) = model([{"image": inputs["image"], "height": height, "width": width}])
+    return outputs["instances"].to("cpu")
+
+
+@torch.no_grad()
+def find_hard_rois(model: GeneralizedRCNN, inputs: dict) -> tuple[Instances, int]:
+    """
+    Args:
+        model (GeneralizedRCNN): with :class:`OHEMROIHeads`, in evaluation mode.
+        inputs (dict): one image in detectron2's standard format, with "instances".
+
+    Returns:
+        (Instances, int): the RoIs that mining keeps, the hardest first, on the CPU with their
+        loss in the field "loss"; and the number of all RoIs.
+    """
+    features, rois = features_and_rois(model, [inputs])
+    with EventStorage():  # mining logs what it does
+        mined = model.roi_heads.mine_hard_rois(features, rois)
+    mined[0].loss = sum(read_only_roi_losses(model.roi_heads, features, mined).values())
+    return mined[0].to("cpu"), len(rois[0])
+
+
+def draw_detections(
+    path: Path,
+    images: Sequence[np.ndarray],
+    targets: Sequence[Instances],
+    rows: dict[str, Sequence[Instances]],
+    class_names: Sequence[str],
+    min_score: float = 0.5,
+) -> None:
+    """
+    Draw a grid: a column for each image, a row for each model. A detection is right if it has an
+    IoU of at least .5 with an object of its class that has none yet.
+
+    Args:
+        path (Path): the picture to write.
+        images: RGB images (H, W, 3) of uint8.
+        targets: the objects of each image.
+        rows: the detections of each image, by the name of the model.
+        class_names: names of the classes.
+        min_score (float): detections with a lower score are not drawn.
+    """
+    figure = _grid(len(rows), len(images), images[0].shape)
+    axes = figure.subplots(len(rows), len(images), squeeze=False)
+    for row, (name, detections) in zip(axes, rows.items(), strict=True):
+        for i, (ax, image, objects, found) in enumerate(
+            zip(row, images, targets, detections, strict=True)
+        ):
+            _show(ax, image)
+            for box in objects.gt_boxes.tensor.tolist():
+                _box(ax, box, GROUND_TRUTH_COLOR, linewidth=2.5)
+            found = found[found.scores >= min_score]
+            for k, is_right in enumerate(_match(found, objects)):
+                color = RIGHT_COLOR if is_right else WRONG_COLOR
+                box = found.pred_boxes.tensor[k].tolist()
+                _box(ax, box, color, linewidth=1.4)
+                label = f"{class_names[found.pred_classes[k]]} {found.scores[k]:.0%}"
+                _label(ax, box, label, color)
+            if i == 0:
+                ax.set_ylabel(name, fontsize=11)
+    figure.savefig(path)
+
+
+def draw_hard_rois(
+    path: Path,
+    images: Sequence[np.ndarray],
+    targets: Sequence[Instances],
+    rois: Sequence[tuple[Instances, int]],
+    num_classes: int,
+) -> None:
+    """
+    Draw the RoIs that mining kept, colored by their loss: solid where they are foreground, dotted
+    where they are background.
+
+    Args:
+        path (Path): the picture to write.
+        images: RGB images (H, W, 3) of uint8.
+        targets: the objects of each image, drawn in white.
+        rois: from :func:`find_hard_rois`, for each image.
+        num_classes (int): number of foreground classes.
+    """
+    figure = _grid(1, len(images), images[0].shape, extra_height=0.95)
+    axes = figure.subplots(1, len(images), squeeze=False)[0]
+    largest = max(float(mined.loss.max()) for mined, _ in rois)
+    colors = ScalarMappable(Normalize(0, largest), colormaps["plasma"])
+    for ax, image, objects, (mined, num_seen) in zip(axes, images, targets, rois, strict=True):
+        _show(ax, image // 2)  # darker, so that the colors are seen
+        for box in objects.gt_boxes.tensor.tolist():
+            _box(ax, box, GROUND_TRUTH_COLOR, linewidth=2.5)
+        is_fg = mined.gt_classes < num_classes
+        edges = colors.to_rgba(mined.loss.numpy())
+        for i in reversed(range(len(mined))):  # the hardest on top
+            _box(
+                ax,
+                mined.proposal_boxes.tensor[i].tolist(),
+                edges[i],
+                linewidth=1.2,
+                linestyle="solid" if is_fg[i] else "dotted",
+            )
+        fg = int(is_fg.sum())
+        ax.set_title(
+            f"{num_seen} RoIs, the {len(mined)} hardest:\n"
+            f"{fg} foreground (solid), {len(mined) - fg} background (dotted)",
+            fontsize=9,
+        )
+    figure.colorbar(
+        colors,
+        ax=list(axes),
+        orientation="horizontal",
+        label="loss of the RoI",
+        aspect=60,
+        pad=0.04,
+        shrink=0.6,
+    )
+    figure.savefig(path)
+
+
+def _match(found: Instances, objects: Instances) -> list[bool]:
+    """
+    Whether each detection, of which the best come first, is right.
+    """
+    iou = pairwise_iou(found.pred_boxes, objects.gt_boxes)
+    iou = iou * (found.pred_classes[:, None] == objects.gt_classes)
+    is_right = []
+    for row in iou:
+        best = int(row.argmax()) if len(row) else -1
+        is_right.append(best >= 0 and bool(row[best] >= 0.5))
+        if is_right[-1]:
+            iou[:, best] = 0  # iou's rows are views: the object is taken
+    return is_right
+
+
+def _grid(rows: int, columns: int, image_shape: tuple, extra_height: float = 0.0) -> Figure:
+    width = 3.1  # inches of an image
+    height = width * image_shape[0] / image_shape[1]
+    return Figure(
+        figsize=(columns * width, rows * height + extra_height), dpi=110, layout="constrained"
+    )
+
+
+def _show(ax: Axes, image: np.ndarray) -> None:
+    ax.imshow(image, interpolation="lanczos")
+    ax.set_xticks([])
+    ax.set_yticks([])
+    # What sticks out of the image is cut off.
+    ax.set_xlim(-0.5, image.shape[1] - 0.5)
+    ax.set_ylim(image.shape[0] - 0.5, -0.5)
+
+
+def _box(ax: Axes, box: list[float], color, linewidth: float, linestyle: str = "solid") -> None:
+    x0, y0, x1, y1 = box
+    ax.add_patch(
+        Rectangle(
+            (x0 - 0.5, y0 - 0.5),  # matplotlib has pixels around whole numbers
+            x1 - x0,
+            y1 - y0,
+            fill=False,
+            edgecolor=color,
+            linewidth=linewidth,
+            linestyle=linestyle,
+        )
+    )
+
+
+def _label(ax: Axes, box: list[float], text: str, color) -> None:
+    ax.text(
+        box[0],
+        max(box[1] - 1, 7),
+        text,
+        fontsize=6,
+        color="black",
+        clip_on=True,
+        va="bottom",
+        bbox={"facecolor": color, "edgecolor": "none", "pad": 0.6, "alpha": 0.85},
+    )

@@ -1,0 +1,76 @@
+"""
+The demo's page.
+"""
+
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from .curves import Run
+
+__all__ = ["Table", "compare", "write_report"]
+
+
+class Table(NamedTuple):
+    columns: list[str]
+    rows: dict[str, list[str]]
+
+    def __str__(self) -> str:
+        """
+        The table in text, for a terminal.
+        """
+        lines = [["", *self.columns], *([label, *values] for label, values in self.rows.items())]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+        return "\n".join(
+            "  ".join(
+                [line[0].ljust(widths[0])]
+                + [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
+            )
+            for line in lines
+        )
+
+
+def compare(runs: list[Run], datasets: dict[str, str]) -> Table:
+    """
+    Args:
+        runs (list[Run]):
+        datasets (dict[str, str]): the datasets that the runs were evaluated on, by the name to
+            show.
+
+    Returns:
+        Table: a column for each run.
+    """
+    rows = {}
+    for label, dataset in datasets.items():
+        for metric, title in [("AP", "mAP, IoU .5 to .95"), ("AP50", "AP50")]:
+            rows[f"{title}, {label}"] = [
+                f"{run.series(f'{dataset}/bbox/{metric}')[1][-1]:.1f}" for run in runs
+            ]
+    rows["mean loss over all RoIs"] = [
+        f"{list(run.mean_roi_loss.values())[-1]:.4f}" for run in runs
+    ]
+    rows["seconds an iteration"] = [f"{median(run.series('time')[1]):.3f}" for run in runs]
+    rows["peak memory of the process, MiB"] = [f"{run.peak_memory:.0f}" for run in runs]
+    return Table([run.name for run in runs], rows)
+
+
+def write_report(path: Path, table: Table, **values: object) -> None:
+    """
+    Write the page that shows a table, and the pictures beside it.
+
+    Args:
+        path (Path): where to write, beside curves.png, hard_rois.png and detections.png.
+        table (Table): from :func:`compare`.
+        values: what else report.html names.
+    """
+    environment = Environment(
+        loader=PackageLoader("ohem_d2", "visualization"),
+        autoescape=True,
+        undefined=StrictUndefined,
+    )
+    page = environment.get_template("report.html").render(table=table, **values)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(page, encoding="utf-8")
+    temporary.replace(path)
