@@ -5,11 +5,13 @@ Small ROI heads and RoIs for the tests of the method.
 import pytest
 import torch
 from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.structures import Boxes, Instances
 
 from ohem_d2 import add_ohem_config
+from ohem_d2.data.datasets.clutter import register_clutter
 
 NUM_CLASSES = 3
 IMAGE_SIZE = (64, 96)
@@ -109,3 +111,13 @@ def make_features(num_images, seed=0, device="cpu"):
         .requires_grad_()
         for name, shape in INPUT_SHAPE.items()
     }
+
+
+def use_clutter(root):
+    """
+    Have the registered clutter datasets of this process be those in the folder `root`.
+    """
+    for name in [x for x in DatasetCatalog.list() if x.startswith("clutter_")]:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.pop(name)
+    register_clutter(str(root))

@@ -104,11 +104,12 @@ def load_model(cfg: CfgNode, weights: Path) -> torch.nn.Module:
 def measure_mean_roi_loss(cfg: CfgNode, folder: Path, inputs: list[dict]) -> dict[int, float]:
     """
     Returns:
-        dict[int, float]: for the initial weights and each checkpoint.
+        dict[int, float]: for the iteration of each checkpoint.
     """
-    checkpoints = {0: Path(cfg.MODEL.WEIGHTS)}
-    for file in sorted(folder.glob("model_0*.pth")):
-        checkpoints[int(file.stem.removeprefix("model_")) + 1] = file
+    checkpoints = {
+        int(file.stem.removeprefix("model_")) + 1: file
+        for file in sorted(folder.glob("model_0*.pth"))
+    }
     checkpoints[cfg.SOLVER.MAX_ITER] = folder / "model_final.pth"
     return {
         iteration: mean_roi_loss(load_model(cfg, file), [[x] for x in inputs])

@@ -13,7 +13,7 @@ from detectron2.utils.events import EventStorage
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -64,7 +64,7 @@ def draw_detections(
     targets: Sequence[Instances],
     rows: dict[str, Sequence[Instances]],
     class_names: Sequence[str],
-    min_score: float = 0.5,
+    min_score: float = 0.3,
 ) -> None:
     """
     Draw a grid: a column for each image, a row for each model. A detection is right if it has an
@@ -78,7 +78,7 @@ def draw_detections(
         class_names: names of the classes.
         min_score (float): detections with a lower score are not drawn.
     """
-    figure = _grid(len(rows), len(images), images[0].shape)
+    figure = _grid(len(rows), len(images), images[0].shape, width=3.4)
     axes = figure.subplots(len(rows), len(images), squeeze=False)
     for row, (name, detections) in zip(axes, rows.items(), strict=True):
         for i, (ax, image, objects, found) in enumerate(
@@ -117,11 +117,18 @@ def draw_hard_rois(
         rois: from :func:`find_hard_rois`, for each image.
         num_classes (int): number of foreground classes.
     """
-    figure = _grid(1, len(images), images[0].shape, extra_height=0.95)
-    axes = figure.subplots(1, len(images), squeeze=False)[0]
+    columns = 2
+    rows = -(-len(images) // columns)
+    figure = _grid(rows, columns, images[0].shape, width=4.6, extra_height=0.3 * rows + 0.7)
+    axes = figure.subplots(rows, columns, squeeze=False)
     largest = max(float(mined.loss.max()) for mined, _ in rois)
-    colors = ScalarMappable(Normalize(0, largest), colormaps["plasma"])
-    for ax, image, objects, (mined, num_seen) in zip(axes, images, targets, rois, strict=True):
+    # The square root of the loss, because few losses are large.
+    colors = ScalarMappable(PowerNorm(0.5, 0, largest), colormaps["plasma"])
+    for ax in axes.flat[len(images) :]:
+        ax.set_axis_off()
+    for ax, image, objects, (mined, num_seen) in zip(
+        axes.flat[: len(images)], images, targets, rois, strict=True
+    ):
         _show(ax, image // 2)  # darker, so that the colors are seen
         for box in objects.gt_boxes.tensor.tolist():
             _box(ax, box, GROUND_TRUTH_COLOR, linewidth=2.5)
@@ -133,22 +140,21 @@ def draw_hard_rois(
                 mined.proposal_boxes.tensor[i].tolist(),
                 edges[i],
                 linewidth=1.2,
-                linestyle="solid" if is_fg[i] else "dotted",
+                linestyle="solid" if is_fg[i] else (0, (1, 1)),
             )
         fg = int(is_fg.sum())
         ax.set_title(
-            f"{num_seen} RoIs, the {len(mined)} hardest:\n"
-            f"{fg} foreground (solid), {len(mined) - fg} background (dotted)",
+            f"the {len(mined)} hardest of {num_seen} RoIs: "
+            f"{fg} foreground, {len(mined) - fg} background",
             fontsize=9,
         )
     figure.colorbar(
         colors,
-        ax=list(axes),
+        ax=axes,
         orientation="horizontal",
-        label="loss of the RoI",
+        label="loss of the RoI (solid: foreground, dotted: background)",
         aspect=60,
-        pad=0.04,
-        shrink=0.6,
+        shrink=0.7,
     )
     figure.savefig(path)
 
@@ -168,8 +174,12 @@ def _match(found: Instances, objects: Instances) -> list[bool]:
     return is_right
 
 
-def _grid(rows: int, columns: int, image_shape: tuple, extra_height: float = 0.0) -> Figure:
-    width = 3.1  # inches of an image
+def _grid(
+    rows: int, columns: int, image_shape: tuple, width: float, extra_height: float = 0.0
+) -> Figure:
+    """
+    A figure for images of a `width` in inches.
+    """
     height = width * image_shape[0] / image_shape[1]
     return Figure(
         figsize=(columns * width, rows * height + extra_height), dpi=110, layout="constrained"
@@ -185,7 +195,7 @@ def _show(ax: Axes, image: np.ndarray) -> None:
     ax.set_ylim(image.shape[0] - 0.5, -0.5)
 
 
-def _box(ax: Axes, box: list[float], color, linewidth: float, linestyle: str = "solid") -> None:
+def _box(ax: Axes, box: list[float], color, linewidth: float, linestyle="solid") -> None:
     x0, y0, x1, y1 = box
     ax.add_patch(
         Rectangle(
@@ -203,9 +213,9 @@ def _box(ax: Axes, box: list[float], color, linewidth: float, linestyle: str = "
 def _label(ax: Axes, box: list[float], text: str, color) -> None:
     ax.text(
         box[0],
-        max(box[1] - 1, 7),
+        max(box[1] - 1, 8),
         text,
-        fontsize=6,
+        fontsize=7,
         color="black",
         clip_on=True,
         va="bottom",

@@ -1,0 +1,72 @@
+"""
+The demo with a tiny budget.
+"""
+
+import html.parser
+import sys
+
+import cv2
+import demo
+import torch
+from conftest import use_clutter
+from detectron2.structures import Boxes, Instances
+
+from ohem_d2.data.datasets.clutter import generate_clutter
+from ohem_d2.visualization.boxes import _match
+
+
+class Page(html.parser.HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.cells = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.links += [v for k, v in attrs if k in ("src", "href")]
+
+    def handle_data(self, data):
+        self.cells.append(data.strip())
+
+
+def test_leaves_a_page_with_its_pictures(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))  # for train_net.py
+    use_clutter(tmp_path)
+    counts = {"train": 8, "test": 4}
+    monkeypatch.setattr(demo, "generate_clutter", lambda root: generate_clutter(root, 0, counts))
+    output = tmp_path / "demo"
+    output.mkdir()
+    (output / "mine.txt").touch()
+    options = ["MODEL.DEVICE", "cpu", "SOLVER.MAX_ITER", "4", "SOLVER.CHECKPOINT_PERIOD", "2"]
+    options += ["SOLVER.IMS_PER_BATCH", "1", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.2"]
+    monkeypatch.setattr(sys, "argv", ["demo.py", "--output", str(output), *options])
+    demo.main()
+    printed = capsys.readouterr().out
+    assert "mean loss over all RoIs" in printed and "4/4" in printed
+    assert (tmp_path / "demo.previous" / "mine.txt").exists()  # nothing was lost
+
+    page = Page((output / "index.html").read_text())
+    assert page.links == ["curves.png", "hard_rois.png", "detections.png"]  # no network
+    for link in page.links:
+        assert cv2.imread(str(output / link)).std() > 5, link
+    for row in ("AP50, VOC", "AP50, COCO", "seconds an iteration"):
+        assert row in page.cells
+    # Both started from the same weights, and were then trained differently.
+    weights = [
+        torch.load(x / "model_final.pth", weights_only=False)["model"]
+        for x in sorted(output.glob("faster_rcnn*"))
+    ]
+    assert len(weights) == 2 and weights[0].keys() == weights[1].keys()
+    assert not torch.equal(*(x["roi_heads.box_predictor.cls_score.weight"] for x in weights))
+
+
+def test_a_detection_is_right_once():
+    def instances(boxes, classes, **fields):
+        return Instances((50, 50), **fields), Boxes(torch.tensor(boxes)), torch.tensor(classes)
+
+    objects, objects.gt_boxes, objects.gt_classes = instances([[0.0, 0, 10, 10]] * 1, [1])
+    # Right; the same object again; the wrong class; too far.
+    found, found.pred_boxes, found.pred_classes = instances(
+        [[0.0, 0, 10, 9], [0.0, 0, 10, 10], [0.0, 0, 10, 10], [6.0, 0, 16, 10]], [1, 1, 0, 1]
+    )
+    assert _match(found, objects) == [True, False, False, False]
+    assert _match(found, objects[[]]) == [False] * 4

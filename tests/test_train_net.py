@@ -1,0 +1,213 @@
+"""
+train_net.py as its users run it: as a process, on a tiny dataset.
+"""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import use_clutter
+from detectron2.config import get_cfg
+from detectron2.engine import default_argument_parser
+
+import train_net
+from ohem_d2.data.datasets.clutter import generate_clutter
+
+ROOT = Path(__file__).parent.parent
+CONFIG = str(ROOT / "configs/demo/faster_rcnn_R_18_ohem.yaml")
+TINY = [
+    *("MODEL.DEVICE", "cpu"),
+    *("SOLVER.IMS_PER_BATCH", "2"),
+    *("SOLVER.MAX_ITER", "12"),
+    *("SOLVER.STEPS", "(10,)"),
+    *("SOLVER.WARMUP_ITERS", "0"),
+    *("SOLVER.CHECKPOINT_PERIOD", "3"),
+    *("MODEL.ROI_BOX_HEAD.FC_DIM", "16"),
+    *("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0"),
+]
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory):
+    root = tmp_path_factory.mktemp("datasets")
+    generate_clutter(str(root), 0, {"train": 8, "test": 4})
+    return root
+
+
+def start(datasets, output, *arguments):
+    command = [sys.executable, "train_net.py", "--config-file", CONFIG, *arguments]
+    options = [*TINY, "OUTPUT_DIR", str(output)]
+    # Options come last, and may be overridden by those of the caller.
+    if "MODEL.WEIGHTS" in arguments:
+        command, options = command[:-2], [*options, *arguments[-2:]]
+    return subprocess.Popen(
+        [*command, *options],
+        cwd=ROOT,
+        env={**os.environ, "DETECTRON2_DATASETS": str(datasets)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process):
+    log, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, log[-3000:]
+    return log
+
+
+def results(metrics):
+    return {k: v for k, v in metrics.items() if "/bbox/AP" in k}
+
+
+def optimizer_state(checkpoint):
+    # Where detectron2 saves it; 0.5 does not, and train_net.py does.
+    trainer = checkpoint["trainer"].get("_trainer") or checkpoint["optimizer"]
+    return trainer["optimizer"]
+
+
+def test_train_kill_resume_evaluate(datasets, tmp_path):
+    output = tmp_path / "output"
+    process = start(datasets, output)
+    last = output / "last_checkpoint"
+    deadline = time.monotonic() + 300
+    while not (last.exists() and last.read_text() >= "model_0000002.pth"):
+        assert process.poll() is None and time.monotonic() < deadline, process.stdout.read()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    killed_at = last.read_text()
+    assert killed_at < "model_0000011.pth"
+
+    # What a checkpoint holds: besides the weights, the momentum of the optimizer, the scheduler
+    # and the iteration.
+    checkpoint = torch.load(output / killed_at, weights_only=False)
+    state = optimizer_state(checkpoint)["state"]
+    assert len(state) > 10 and all(x["momentum_buffer"].abs().sum() > 0 for x in state.values())
+    iteration = checkpoint["iteration"]
+    assert killed_at == f"model_{iteration:07d}.pth"
+
+    log = finish(start(datasets, output, "--resume"))
+    assert f"Starting training from iteration {iteration + 1}" in log
+    assert "RoI sampling in training: OHEMROIHeads (online hard example mining), the 64 " in log
+    assert (output / "model_final.pth").exists() and last.read_text() == "model_final.pth"
+    assert not list(output.glob("unfinished*"))
+    final = torch.load(output / "model_final.pth", weights_only=False)
+    assert final["iteration"] == 11
+    # The scheduler went on: it has counted all iterations and lowered the rate at the tenth.
+    (scheduler,) = (v for k, v in final["trainer"]["hooks"].items() if "LRScheduler" in k)
+    assert scheduler["last_epoch"] == 12
+    assert optimizer_state(final)["param_groups"][0]["lr"] == pytest.approx(0.002)
+
+    metrics = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
+    trained = {k: v for line in metrics for k, v in line.items()}
+    assert trained["ohem/num_kept"] <= 64 < trained["ohem/num_rois"]
+
+    log = finish(
+        start(
+            datasets,
+            tmp_path / "evaluated",
+            "--eval-only",
+            "MODEL.WEIGHTS",
+            str(output / "model_final.pth"),
+        )
+    )
+    assert "Evaluation results for clutter_voc_test" in log
+    assert "Evaluation results for clutter_coco_test" in log
+    assert not (tmp_path / "evaluated" / "model_final.pth").exists()  # nothing was trained
+    folder = "inference/clutter_coco_test/coco_instances_results.json"
+    detections = json.loads((tmp_path / "evaluated" / folder).read_text())
+    assert detections == json.loads((output / folder).read_text())
+    # Both evaluators' results are in the metrics, and agree on what they measure alike.
+    expected = results(trained)
+    assert "clutter_voc_test/bbox/AP50" in expected and "clutter_coco_test/bbox/AP50" in expected
+    assert math.isfinite(expected["clutter_voc_test/bbox/AP50"])
+
+
+def parse(*arguments, options=()):
+    return default_argument_parser().parse_args([*arguments, *TINY, *options])
+
+
+def test_resumed_optimizer_and_scheduler(datasets, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    use_clutter(datasets)
+    options = ["OUTPUT_DIR", str(tmp_path / "out"), "DATASETS.TEST", "()", "SOLVER.MAX_ITER", "4"]
+    cfg = train_net.setup(parse("--config-file", CONFIG, options=options))
+    trainer = train_net.Trainer(cfg)
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.SOLVER.MAX_ITER = 8
+    resumed = train_net.Trainer(cfg)
+    resumed.resume_or_load(resume=True)
+    assert resumed.start_iter == 4
+    before, after = trainer.optimizer.state_dict(), resumed.optimizer.state_dict()
+    assert before["state"].keys() == after["state"].keys()
+    for index, state in before["state"].items():
+        assert torch.equal(state["momentum_buffer"], after["state"][index]["momentum_buffer"])
+    assert resumed.scheduler.last_epoch == trainer.scheduler.last_epoch == 4
+
+
+@pytest.mark.parametrize(
+    "config, options, message",
+    [
+        ("", [], "--config-file is '', which does not exist"),
+        ("nowhere.yaml", [], "--config-file is 'nowhere.yaml', which does not exist"),
+        (CONFIG, ["MODEL.OHEM.NMS_TRESH", "0.5"], "Non-existent.*MODEL.OHEM.NMS_TRESH"),
+        (CONFIG, ["MODEL.OHEM.NMS_THRESH", "high"], "high.*MODEL.OHEM.NMS_THRESH"),
+        (CONFIG, ["MODEL.OHEM.NMS_THRESH"], "list"),
+        (CONFIG, ["MODEL.WEIGHTS", "none.pth"], "MODEL.WEIGHTS is none.pth, which does not exist"),
+    ],
+)
+def test_wrong_input_ends_it_with_a_message(datasets, config, options, message):
+    use_clutter(datasets)
+    with pytest.raises(SystemExit, match=f"train_net.py: .*{message}"):
+        train_net.main(parse("--config-file", config, options=options))
+
+
+def test_wrong_input_is_a_non_zero_exit(datasets, tmp_path):
+    process = start(datasets / "missing", tmp_path / "output")
+    log, _ = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert "clutter_voc_train (DATASETS.TRAIN) needs" in log and "Traceback" not in log
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_without_a_gpu_it_falls_back_to_the_cpu(datasets, tmp_path):
+    use_clutter(datasets)
+    options = ["OUTPUT_DIR", str(tmp_path), "MODEL.DEVICE", "cuda"]
+    cfg = train_net.setup(parse("--config-file", CONFIG, options=options))
+    assert cfg.MODEL.DEVICE == "cpu"
+    assert "MODEL.DEVICE is cuda, and there is none here" in (tmp_path / "log.txt").read_text()
+
+
+def test_sampling_is_described():
+    def describe(file, *options):
+        args = parse("--config-file", str(ROOT / "configs/demo" / file), options=options)
+        cfg = get_cfg()
+        train_net.add_ohem_config(cfg)
+        cfg.merge_from_file(args.config_file)
+        cfg.merge_from_list(args.opts)
+        return train_net.describe_sampling(cfg)
+
+    assert describe("faster_rcnn_R_18.yaml") == (
+        "StandardROIHeads, 64 RoIs an image at random, at most 25% of them foreground."
+    )
+    assert describe("faster_rcnn_R_18_ohem.yaml") == (
+        "OHEMROIHeads (online hard example mining), the 64 RoIs an image with the largest loss "
+        "after NMS at 0.7, in no fixed ratio."
+    )
+    options = ["MODEL.OHEM.POSITIVE_FRACTION", "0.25", "MODEL.OHEM.NMS_PER_CLASS", "True"]
+    assert "NMS at 0.7 per class, at most 25% of them foreground." in describe(
+        "faster_rcnn_R_18_ohem.yaml", *options
+    )
