@@ -19,11 +19,16 @@ from detectron2.layers import NaiveSyncBatchNorm
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import BitMasks, Boxes, Instances, Keypoints
 from detectron2.utils.events import EventStorage
+from test_hard_roi_selection import select_slowly
 from torch import nn
 
 from ohem_d2 import OHEMROIHeads
 from ohem_d2.modeling.roi_heads import read_only_roi_losses, roi_losses
 
+has_sigmoid_loss = pytest.mark.skipif(
+    not hasattr(FastRCNNOutputLayers, "sigmoid_cross_entropy_loss"),
+    reason="this detectron2 has no sigmoid loss",
+)
 OBJECTS, PROPOSALS = (3, 0, 2), (40, 25, 30)
 
 
@@ -130,6 +135,72 @@ def test_ranking_weights_do_not_change_the_training_loss():
         assert losses == only_boxes._forward_box(features, rois)
 
 
+@pytest.mark.parametrize(
+    "nms_thresh, per_class, positive_fraction, cls_weight, box_weight",
+    [
+        (0.7, False, None, 1.0, 1.0),
+        (0.3, False, None, 1.0, 1.0),
+        (0.3, True, None, 1.0, 1.0),
+        (0.7, False, 0.25, 1.0, 1.0),
+        (0.7, False, None, 1.0, 0.1),
+        (0.3, True, 0.5, 0.2, 1.0),
+    ],
+)
+def test_settings_reach_the_selection(
+    nms_thresh, per_class, positive_fraction, cls_weight, box_weight
+):
+    cfg = heads_config(
+        MODEL__OHEM__NMS_THRESH=nms_thresh,
+        MODEL__OHEM__NMS_PER_CLASS=per_class,
+        MODEL__OHEM__POSITIVE_FRACTION=positive_fraction,
+        MODEL__OHEM__CLS_LOSS_WEIGHT=cls_weight,
+        MODEL__OHEM__BOX_LOSS_WEIGHT=box_weight,
+    )
+    heads = build_heads(cfg)
+    features, proposals, targets = make_inputs()
+    labeled = heads.label_proposals(proposals, targets)
+    losses = read_only_roi_losses(heads, features, labeled)
+    ranking = cls_weight * losses["loss_cls"] + box_weight * losses["loss_box_reg"]
+    with EventStorage():
+        mined = heads.mine_hard_rois(features, labeled)
+    for rois, ranking_per_image, kept in zip(
+        labeled, ranking.split([len(x) for x in labeled]), mined, strict=True
+    ):
+        expected = select_slowly(
+            rois.proposal_boxes.tensor.double().numpy(),
+            ranking_per_image.numpy(),
+            rois.gt_classes.numpy(),
+            16,
+            nms_thresh,
+            per_class,
+            positive_fraction,
+        )
+        assert torch.equal(kept.proposal_boxes.tensor, rois.proposal_boxes.tensor[expected])
+
+
+@has_sigmoid_loss
+@pytest.mark.parametrize("batch_size", [0, 7])
+def test_federated_loss_counts_the_same_classes_in_all_batches(batch_size):
+    heads = build_heads(heads_config(MODEL__ROI_BOX_HEAD__USE_SIGMOID_CE=True))
+    predictor = heads.box_predictor
+    predictor.use_fed_loss, predictor.fed_loss_num_classes = True, 3
+    predictor.register_buffer("fed_loss_cls_weights", torch.ones(NUM_CLASSES))
+    targets = make_targets([1])
+    features, proposals = make_features(1), make_proposals(targets, [30])
+    rois = heads.label_proposals(proposals, targets)
+
+    torch.manual_seed(3)
+    losses = read_only_roi_losses(heads, features, rois, batch_size)
+    torch.manual_seed(3)
+    with EventStorage():
+        expected = heads._forward_box(features, rois)
+    torch.testing.assert_close(losses["loss_cls"].mean(), expected["loss_cls"])
+    predictor.use_fed_loss = False
+    assert (
+        losses["loss_cls"].mean() < read_only_roi_losses(heads, features, rois)["loss_cls"].mean()
+    )
+
+
 class HeadWithEverything(nn.Sequential):
     """
     Dropout, batch norm and detectron2's synchronized batch norm.
@@ -217,10 +288,7 @@ def test_images_with_little_to_learn_from(objects, proposals, kept):
     assert scalars["ohem/num_kept"] == sum(kept) / 2
 
 
-@pytest.mark.skipif(
-    not hasattr(FastRCNNOutputLayers, "sigmoid_cross_entropy_loss"),
-    reason="this detectron2 has no sigmoid loss",
-)
+@has_sigmoid_loss
 def test_nothing_to_learn_from_with_the_sigmoid_loss():
     heads = build_heads(heads_config(MODEL__ROI_BOX_HEAD__USE_SIGMOID_CE=True))
     train_step(heads, *make_inputs((0, 0), (0, 0)))

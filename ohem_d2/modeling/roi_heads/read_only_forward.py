@@ -56,8 +56,9 @@ def read_only_roi_losses(
             box_features = roi_heads.box_pooler(feature_list, [x.proposal_boxes for x in batch])
             predictions = roi_heads.box_predictor(roi_heads.box_head(box_features))
             losses.append(roi_losses(roi_heads.box_predictor, predictions, batch, class_mask))
-    # Autocast has cached half-precision copies of the weights here, made without gradients. The
-    # training pass must not reuse them, or these weights would get none.
+    # On older PyTorch (2.4 does, 2.13 does not) autocast has cached half-precision copies of the
+    # weights here, made without gradients. If the training pass used them, the weights would get
+    # none.
     torch.clear_autocast_cache()
     return {k: cat([x[k] for x in losses]) for k in losses[0]}
 
