@@ -45,7 +45,7 @@ def test_leaves_a_page_with_its_pictures(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "demo.previous" / "mine.txt").exists()  # nothing was lost
 
     page = Page((output / "index.html").read_text())
-    assert page.links == ["curves.png", "hard_rois.png", "detections.png"]  # no network
+    assert page.links == ["curves.png", "hard_rois.jpg", "detections.jpg"]  # no network
     for link in page.links:
         assert cv2.imread(str(output / link)).std() > 5, link
     for row in ("AP50, VOC", "AP50, COCO", "seconds an iteration"):

@@ -1,5 +1,5 @@
 """
-DistributedDataParallel on two processes of which one has nothing to learn from.
+DistributedDataParallel on two processes that have different things to learn from.
 """
 
 import time
@@ -29,15 +29,13 @@ class RoIHeadsOnFeatures(torch.nn.Module):
         return self.heads(None, features, proposals, targets)[1]
 
 
-def train(rank, init_method, options, results):
+def train(rank, init_method, options, objects, results):
     dist.init_process_group("gloo", init_method=init_method, rank=rank, world_size=2)
     heads = build_heads(heads_config(MODEL__OHEM__MINING_BATCH_SIZE=8, **options), seed=rank)
     model = DistributedDataParallel(RoIHeadsOnFeatures(heads), broadcast_buffers=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    for step in range(3):
-        # The second process has images without objects and without proposals, and in the end so
-        # has the first.
-        count = 3 if rank == 0 and step < 2 else 0
+    for step, count in enumerate(objects[rank]):
+        # Two images, with so many objects and ten times as many proposals each.
         targets = make_targets([count, count], seed=step)
         proposals = make_proposals(targets, [10 * count] * 2, seed=step)
         with EventStorage():
@@ -47,6 +45,30 @@ def train(rank, init_method, options, results):
         optimizer.step()
     results[rank] = {name: p.detach() for name, p in model.module.named_parameters()}
     dist.destroy_process_group()
+
+
+def check_training(tmp_path, options, objects):
+    """
+    Two processes train without waiting for each other forever, and end with the same parameters,
+    all of them changed.
+    """
+    with mp.Manager() as manager:
+        results = manager.dict()
+        arguments = (f"file://{tmp_path}/rendezvous", options, objects, results)
+        context = mp.start_processes(train, arguments, nprocs=2, join=False, start_method="spawn")
+        deadline = time.monotonic() + 120
+        while not context.join(timeout=1):
+            if time.monotonic() > deadline:
+                for process in context.processes:
+                    process.kill()
+                pytest.fail("The processes wait for each other.")
+        first, second = results[0], results[1]
+    initial_heads = build_heads(heads_config(**options), seed=0)
+    initial = dict(RoIHeadsOnFeatures(initial_heads).named_parameters())
+    for name, p in first.items():
+        assert torch.equal(p, second[name]), name
+        if name.startswith("heads"):
+            assert not torch.equal(p, initial[name]), name
 
 
 @pytest.mark.parametrize(
@@ -64,22 +86,16 @@ def train(rank, init_method, options, results):
     ],
 )
 def test_one_rank_has_nothing_to_learn_from(tmp_path, options):
-    with mp.Manager() as manager:
-        results = manager.dict()
-        init_method = f"file://{tmp_path}/rendezvous"
-        context = mp.start_processes(
-            train, (init_method, options, results), nprocs=2, join=False, start_method="spawn"
-        )
-        deadline = time.monotonic() + 120
-        while not context.join(timeout=1):
-            if time.monotonic() > deadline:
-                for process in context.processes:
-                    process.kill()
-                pytest.fail("The processes wait for each other.")
-        first, second = results[0], results[1]
-    initial_heads = build_heads(heads_config(**options), seed=0)
-    initial = dict(RoIHeadsOnFeatures(initial_heads).named_parameters())
-    for name, p in first.items():
-        assert torch.equal(p, second[name]), name
-        if name.startswith("heads"):
-            assert not torch.equal(p, initial[name]), name
+    # Not an object nor a proposal, and in the last step none on either.
+    check_training(tmp_path, options, objects=[[3, 3, 0], [0, 0, 0]])
+
+
+def test_synchronized_batch_norm_with_different_numbers_of_rois(tmp_path):
+    # 9 mining batches in one process and 3 in the other: were batch norm synchronized in each,
+    # the first would wait for the second.
+    options = {
+        "MODEL__ROI_BOX_HEAD__NUM_CONV": 1,
+        "MODEL__ROI_BOX_HEAD__CONV_DIM": 8,
+        "MODEL__ROI_BOX_HEAD__NORM": "naiveSyncBN",
+    }
+    check_training(tmp_path, options, objects=[[3, 3], [1, 1]])

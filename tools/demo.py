@@ -129,14 +129,14 @@ def draw_pictures(
 
     metadata = MetadataCatalog.get(DATASETS["VOC"])
     draw_detections(
-        output / "detections.png",
+        output / "detections.jpg",
         [rgb(x) for x in test_inputs],
         [x["instances"] for x in test_inputs],
         {name: [detect(model, x) for x in test_inputs] for name, model in models.items()},
         metadata.thing_classes,
     )
     draw_hard_rois(
-        output / "hard_rois.png",
+        output / "hard_rois.jpg",
         [rgb(x) for x in train_inputs],
         [x["instances"] for x in train_inputs],
         [find_hard_rois(models["OHEM"], x) for x in train_inputs],

@@ -71,7 +71,7 @@ def draw_detections(
     IoU of at least .5 with an object of its class that has none yet.
 
     Args:
-        path (Path): the picture to write.
+        path (Path): the picture to write, a JPEG.
         images: RGB images (H, W, 3) of uint8.
         targets: the objects of each image.
         rows: the detections of each image, by the name of the model.
@@ -96,7 +96,7 @@ def draw_detections(
                 _label(ax, box, label, color)
             if i == 0:
                 ax.set_ylabel(name, fontsize=11)
-    figure.savefig(path)
+    figure.savefig(path, pil_kwargs={"quality": 90})
 
 
 def draw_hard_rois(
@@ -111,7 +111,7 @@ def draw_hard_rois(
     where they are background.
 
     Args:
-        path (Path): the picture to write.
+        path (Path): the picture to write, a JPEG.
         images: RGB images (H, W, 3) of uint8.
         targets: the objects of each image, drawn in white.
         rois: from :func:`find_hard_rois`, for each image.
@@ -156,7 +156,7 @@ def draw_hard_rois(
         aspect=60,
         shrink=0.7,
     )
-    figure.savefig(path)
+    figure.savefig(path, pil_kwargs={"quality": 90})
 
 
 def _match(found: Instances, objects: Instances) -> list[bool]:

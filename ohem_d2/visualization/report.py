@@ -61,7 +61,7 @@ def write_report(path: Path, table: Table, **values: object) -> None:
     Write the page that shows a table, and the pictures beside it.
 
     Args:
-        path (Path): where to write, beside curves.png, hard_rois.png and detections.png.
+        path (Path): where to write, beside curves.png, hard_rois.jpg and detections.jpg.
         table (Table): from :func:`compare`.
         values: what else report.html names.
     """

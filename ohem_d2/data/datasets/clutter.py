@@ -67,9 +67,7 @@ def register_clutter(root: str) -> None:
         )
 
 
-def generate_clutter(
-    root: str, seed: int = 0, num_images: dict[str, int] | None = None
-) -> Path:
+def generate_clutter(root: str, seed: int = 0, num_images: dict[str, int] | None = None) -> Path:
     """
     Write the dataset, unless what is there was made with the same arguments. It appears as a
     whole or not at all.
@@ -116,9 +114,7 @@ def _write_split(folder: Path, split: str, count: int, seed: tuple[int, ...]) ->
         # A generator of its own, so that an image does not depend on those before it.
         image, annotations = draw_scene(np.random.default_rng((*seed, i)))
         file_name = f"{image_id}.jpg"
-        cv2.imwrite(
-            str(folder / "JPEGImages" / file_name), image, [cv2.IMWRITE_JPEG_QUALITY, 90]
-        )
+        cv2.imwrite(str(folder / "JPEGImages" / file_name), image, [cv2.IMWRITE_JPEG_QUALITY, 90])
         _write_voc_xml(folder / "Annotations" / f"{image_id}.xml", file_name, annotations)
         coco["images"].append(
             {"id": i + 1, "file_name": file_name, "height": HEIGHT, "width": WIDTH}
