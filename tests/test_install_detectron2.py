@@ -165,7 +165,7 @@ def test_a_failed_build_installs_nothing(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["install_detectron2.py", "--from", "/nowhere"])
     commands = []
 
-    def run(command, check):
+    def run(command, check, env):
         commands.append(command[3])
         raise subprocess.CalledProcessError(1, command)
 

@@ -195,8 +195,14 @@ def bring_up_to_date(source: Path) -> None:
 
 
 def run_pip(*arguments: str) -> None:
+    # The build of the extension looks for the environment's ninja in the PATH.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     try:
-        subprocess.run([sys.executable, "-m", "pip", *arguments], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "pip", *arguments],
+            check=True,
+            env={**os.environ, "PATH": path},
+        )
     except subprocess.CalledProcessError as e:
         raise InstallError(
             f"pip {arguments[0]} failed, see above; what was installed before is still there."
