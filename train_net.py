@@ -26,7 +26,7 @@ from ohem_d2 import OHEMROIHeads, add_ohem_config
 from ohem_d2.checkpoint import AtomicCheckpointer
 from ohem_d2.engine import InputError, check_inputs
 
-logger = logging.getLogger("detectron2.ohem_d2")
+logger = logging.getLogger("detectron2.ohem_d2")  # below the one that default_setup configures
 
 
 class Trainer(DefaultTrainer):

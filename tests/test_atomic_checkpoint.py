@@ -8,6 +8,10 @@ class Killed(BaseException):
     pass
 
 
+def kill(*_):
+    raise Killed
+
+
 def save_half(_data, file):
     file.write(b"half a file")
     raise Killed
@@ -25,9 +29,7 @@ def test_last_checkpoint_is_whole_at_any_moment(tmp_path, monkeypatch):
             patch.setattr(torch, "save", save_half)
             checkpointer.save(name, iteration=1)
         with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr(
-                AtomicCheckpointer, "tag_last_checkpoint", lambda *_: (_ for _ in ()).throw(Killed)
-            )
+            patch.setattr(AtomicCheckpointer, "tag_last_checkpoint", kill)
             checkpointer.save(name, iteration=1)
         assert checkpointer.save_dir == str(tmp_path)
         assert checkpointer.get_checkpoint_file() == str(tmp_path / "model_0.pth")

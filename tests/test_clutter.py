@@ -59,11 +59,19 @@ def test_what_is_there_is_kept_or_replaced_as_a_whole(tmp_path, monkeypatch):
     assert [path.name for path in Path(tmp_path).iterdir()] == ["clutter"]
 
 
+def test_somebody_elses_folder_is_left_alone(tmp_path):
+    (tmp_path / "clutter").mkdir()
+    (tmp_path / "clutter" / "mine.jpg").touch()
+    with pytest.raises(FileExistsError, match="clutter is in the place of.*DETECTRON2_DATASETS"):
+        clutter.generate_clutter(str(tmp_path), 0, {"train": 1, "test": 1})
+    assert (tmp_path / "clutter" / "mine.jpg").exists()
+
+
 def test_voc_and_coco_loaders_agree(folder):
     for split, count in COUNTS.items():
         voc = load_voc_instances(str(folder), split, clutter.CLASS_NAMES)
         coco = load_coco_json(
-            str(folder / "annotations" / f"instances_{split}.json"),
+            str(folder / "coco" / f"instances_{split}.json"),
             str(folder / "JPEGImages"),
             f"clutter_coco_{split}",
         )
@@ -84,7 +92,7 @@ def test_difficult_objects_are_crowds_in_coco(folder):
         for path in sorted((folder / "Annotations").glob("train_*"))
         for obj in ElementTree.parse(path).findall("object")
     ]
-    coco = json.loads((folder / "annotations" / "instances_train.json").read_text())
+    coco = json.loads((folder / "coco" / "instances_train.json").read_text())
     assert [x["iscrowd"] for x in coco["annotations"]] == difficult
     assert 0 < sum(difficult) < len(difficult)
 

@@ -19,7 +19,7 @@ def cfg(tmp_path):
     )
     MetadataCatalog.get("checks_coco").set(
         evaluator_type="coco",
-        json_file=str(folder / "annotations" / "instances_test.json"),
+        json_file=str(folder / "coco" / "instances_test.json"),
         image_root=str(folder / "JPEGImages"),
     )
     MetadataCatalog.get("checks_lvis").set(evaluator_type="lvis")
@@ -67,7 +67,7 @@ def test_what_is_not_there_is_named(cfg, key, value, message):
     [
         ("checks_voc", "clutter/ImageSets/Main/train.txt"),
         ("checks_voc", "clutter"),
-        ("checks_coco", "clutter/annotations/instances_test.json"),
+        ("checks_coco", "clutter/coco/instances_test.json"),
         ("checks_coco", "clutter/JPEGImages"),
     ],
 )

@@ -1,5 +1,5 @@
 import os
-import tempfile
+import shutil
 
 from detectron2.checkpoint import DetectionCheckpointer
 
@@ -21,12 +21,15 @@ class AtomicCheckpointer(DetectionCheckpointer):
         if not self.save_dir or not self.save_to_disk:
             return
         save_dir = self.save_dir
-        with tempfile.TemporaryDirectory(prefix="unfinished_checkpoint_", dir=save_dir) as folder:
-            # The parent class writes both files into self.save_dir.
-            self.save_dir = folder
-            try:
-                super().save(name, **kwargs)
-            finally:
-                self.save_dir = save_dir
-            for file in (f"{name}.pth", "last_checkpoint"):  # the second refers to the first
-                os.replace(os.path.join(folder, file), os.path.join(save_dir, file))
+        folder = os.path.join(save_dir, "unfinished_checkpoint")
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+        os.mkdir(folder)
+        # The parent class writes both files into self.save_dir.
+        self.save_dir = folder
+        try:
+            super().save(name, **kwargs)
+        finally:
+            self.save_dir = save_dir
+        for file in (f"{name}.pth", "last_checkpoint"):  # the second refers to the first
+            os.replace(os.path.join(folder, file), os.path.join(save_dir, file))
+        os.rmdir(folder)
