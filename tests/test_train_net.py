@@ -179,6 +179,7 @@ def test_wrong_input_is_a_non_zero_exit(datasets, tmp_path):
     log, _ = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "clutter_voc_train (DATASETS.TRAIN) needs" in log and "Traceback" not in log
+    assert "It is made by: python tools/make_clutter.py." in log
     assert not (tmp_path / "output").exists()
 
 

@@ -73,10 +73,12 @@ def _check_datasets(key: str, names: tuple[str, ...]) -> None:
             )
         for path in paths:
             if path and _is_missing(path):
+                made_by = metadata.get("made_by")
                 raise InputError(
                     f"Dataset {name} (DATASETS.{key}) needs {path}, which does not exist. "
-                    "The folder of all datasets is the environment variable DETECTRON2_DATASETS, "
-                    "or else ./datasets."
+                    + (f"It is made by: {made_by}. " if made_by else "")
+                    + "The folder of all datasets is the environment variable "
+                    "DETECTRON2_DATASETS, or else ./datasets."
                 )
 
 

@@ -65,6 +65,8 @@ def register_clutter(root: str) -> None:
             os.path.join(folder, "coco", f"instances_{split}.json"),
             os.path.join(folder, "JPEGImages"),
         )
+        for name in (f"clutter_voc_{split}", f"clutter_coco_{split}"):
+            MetadataCatalog.get(name).made_by = "python tools/make_clutter.py"
 
 
 def generate_clutter(root: str, seed: int = 0, num_images: Optional[dict[str, int]] = None) -> Path:
