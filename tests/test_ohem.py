@@ -141,7 +141,7 @@ def test_ranking_weights_do_not_change_the_training_loss():
         (0.7, False, None, 1.0, 1.0),
         (0.3, False, None, 1.0, 1.0),
         (0.3, True, None, 1.0, 1.0),
-        (0.7, False, 0.25, 1.0, 1.0),
+        (1.0, False, 0.1, 1.0, 1.0),  # of the 16, one is foreground
         (0.7, False, None, 1.0, 0.1),
         (0.3, True, 0.5, 0.2, 1.0),
     ],
