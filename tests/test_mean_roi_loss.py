@@ -7,6 +7,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_pascal_voc
 from detectron2.modeling import build_model
 from detectron2.modeling.proposal_generator.proposal_utils import add_ground_truth_to_proposals
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import pairwise_iou
 from detectron2.utils.events import EventStorage
 
@@ -71,7 +72,17 @@ def test_no_images(cfg):
     assert math.isnan(mean_roi_loss(build_model(cfg), []))
 
 
-def test_other_heads_are_refused(cfg):
+class OwnLoss(FastRCNNOutputLayers):
+    def losses(self, predictions, proposals):
+        return {"loss_cls": 2 * predictions[0].sum()}
+
+
+def test_what_it_would_get_wrong_is_refused(cfg):
+    model = build_model(cfg)
+    model.roi_heads.box_predictor.__class__ = OwnLoss
+    with pytest.raises(ValueError, match=r"OwnLoss, whose losses\(\) is its own"):
+        mean_roi_loss(model, [])
+
     model = torch.nn.Module()
     model.roi_heads = torch.nn.Linear(1, 1)
     with pytest.raises(ValueError, match="needs a model with StandardROIHeads, not Linear"):

@@ -510,6 +510,11 @@ def test_nothing_to_rank_by():
         )
 
 
+def test_a_head_that_cannot_be_mined_is_not_built():
+    with pytest.raises(ValueError, match="BBOX_REG_LOSS_TYPE is 'l3'"):
+        build_heads(heads_config(MODEL__ROI_BOX_HEAD__BBOX_REG_LOSS_TYPE="l3"))
+
+
 def test_config_without_the_keys():
     cfg = get_cfg()
     cfg.MODEL.ROI_HEADS.NAME = "OHEMROIHeads"

@@ -18,7 +18,7 @@ from detectron2.structures import Instances
 from detectron2.utils import comm
 from torch import Tensor
 
-from ohem_d2.modeling.roi_heads import label_rois, read_only_roi_losses
+from ohem_d2.modeling.roi_heads import check_minable, label_rois, read_only_roi_losses
 
 __all__ = ["build_mean_roi_loss_loader", "features_and_rois", "mean_roi_loss"]
 
@@ -75,13 +75,15 @@ def mean_roi_loss(model: GeneralizedRCNN, data_loader: Iterable[list[dict]]) -> 
         processes. NaN if there are none.
 
     Raises:
-        ValueError: if the model has other ROI heads.
+        ValueError: if the model has other ROI heads, or a box predictor whose loss of each RoI
+            is not known.
     """
     heads = model.roi_heads
     if not isinstance(heads, StandardROIHeads):
         raise ValueError(
             f"mean_roi_loss needs a model with StandardROIHeads, not {type(heads).__name__}."
         )
+    check_minable(heads.box_predictor)
     training = model.training
     model.eval()
     total, count = 0.0, 0

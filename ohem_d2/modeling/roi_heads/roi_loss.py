@@ -42,17 +42,17 @@ def check_minable(box_predictor: FastRCNNOutputLayers) -> None:
     name = type(box_predictor).__name__
     if not isinstance(box_predictor, FastRCNNOutputLayers):
         raise ValueError(
-            "OHEM ranks RoIs by the losses of a FastRCNNOutputLayers box predictor, "
-            f"and cannot mine with {name}. Use other ROI heads (MODEL.ROI_HEADS.NAME)."
+            "The loss of each RoI, by which OHEM ranks them, is known for a FastRCNNOutputLayers "
+            f"box predictor, and not for {name}. Use other ROI heads (MODEL.ROI_HEADS.NAME)."
         )
     for method in _LOSS_METHODS:
         if getattr(type(box_predictor), method, None) is not getattr(
             FastRCNNOutputLayers, method, None
         ):
             raise ValueError(
-                "OHEM ranks RoIs by the losses of FastRCNNOutputLayers, and cannot mine with "
-                f"{name}, whose {method}() is its own: what is mined would not be what is "
-                "trained. Use other ROI heads (MODEL.ROI_HEADS.NAME)."
+                "The loss of each RoI, by which OHEM ranks them, is known for the losses of "
+                f"FastRCNNOutputLayers, and not for {name}, whose {method}() is its own: what is "
+                "mined would not be what is trained. Use other ROI heads (MODEL.ROI_HEADS.NAME)."
             )
     if len(box_predictor.box2box_transform.weights) != 4:
         raise ValueError(
