@@ -88,7 +88,8 @@ def train(config: Path, folder: Path, options: list[str], iterations: int, bar: 
         except BaseException:
             process.kill()
             raise
-    if status != 0:
+    process.returncode = os.waitstatus_to_exitcode(status)  # os.wait4 has not told Popen
+    if process.returncode != 0:
         lines = (folder / "console.txt").read_text().splitlines()
         bar.close()
         sys.exit("\n".join([*lines[-15:], f"Training failed; all of its output: {console.name}"]))
