@@ -1,6 +1,8 @@
 """
-Small ROI heads and RoIs for the tests of the method.
+Configs, and small ROI heads and RoIs for the tests of the method.
 """
+
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,11 +10,13 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import ROI_HEADS_REGISTRY
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import Boxes, Instances
 
 from ohem_d2 import add_ohem_config
 from ohem_d2.data.datasets.clutter import register_clutter
 
+CONFIGS = Path(__file__).parent.parent / "configs"
 NUM_CLASSES = 3
 IMAGE_SIZE = (64, 96)
 INPUT_SHAPE = {
@@ -22,6 +26,24 @@ INPUT_SHAPE = {
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
+
+has_sigmoid_loss = pytest.mark.skipif(
+    not hasattr(FastRCNNOutputLayers, "sigmoid_cross_entropy_loss"),
+    reason="this detectron2 has no sigmoid loss",
+)
+
+
+def load_config(file, *options):
+    """
+    Args:
+        file (str): in configs/
+        options: keys and values in turn
+    """
+    cfg = get_cfg()
+    add_ohem_config(cfg)
+    cfg.merge_from_file(str(CONFIGS / file))
+    cfg.merge_from_list(options)
+    return cfg
 
 
 def heads_config(**options):

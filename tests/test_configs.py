@@ -1,20 +1,8 @@
-from pathlib import Path
-
 import pytest
-from detectron2.config import get_cfg
+from conftest import CONFIGS, load_config
 from detectron2.data import DatasetCatalog
 
-from ohem_d2 import add_ohem_config
-
-CONFIGS = Path(__file__).parent.parent / "configs"
 FILES = sorted(str(x.relative_to(CONFIGS)) for x in CONFIGS.rglob("*.yaml"))
-
-
-def load(file):
-    cfg = get_cfg()
-    add_ohem_config(cfg)
-    cfg.merge_from_file(str(CONFIGS / file))
-    return cfg
 
 
 def flat(cfg, prefix=""):
@@ -31,13 +19,16 @@ def test_there_are_configs():
 
 @pytest.mark.parametrize("file", FILES)
 def test_loads_and_its_datasets_are_registered(file):
-    cfg = load(file)
+    cfg = load_config(file)
     assert set(cfg.DATASETS.TRAIN) | set(cfg.DATASETS.TEST) <= set(DatasetCatalog.list())
 
 
 @pytest.mark.parametrize("file", [x for x in FILES if x.endswith("_ohem.yaml")])
 def test_a_twin_differs_in_ohem_alone(file):
-    twin, baseline = dict(flat(load(file))), dict(flat(load(file.replace("_ohem", ""))))
+    twin, baseline = (
+        dict(flat(load_config(file))),
+        dict(flat(load_config(file.replace("_ohem", "")))),
+    )
     different = {key for key in twin if twin[key] != baseline[key]}
     assert "MODEL.ROI_HEADS.NAME" in different
     assert all(x == "MODEL.ROI_HEADS.NAME" or x.startswith("MODEL.OHEM.") for x in different)

@@ -8,8 +8,14 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from conftest import build_heads, heads_config, make_features, make_proposals, make_targets
-from detectron2.modeling.roi_heads import FastRCNNOutputLayers
+from conftest import (
+    build_heads,
+    has_sigmoid_loss,
+    heads_config,
+    make_features,
+    make_proposals,
+    make_targets,
+)
 from detectron2.utils.events import EventStorage
 from torch.nn.parallel import DistributedDataParallel
 
@@ -77,10 +83,7 @@ def check_training(tmp_path, options, objects):
         {},
         pytest.param(
             {"MODEL__ROI_BOX_HEAD__USE_SIGMOID_CE": True},
-            marks=pytest.mark.skipif(
-                not hasattr(FastRCNNOutputLayers, "sigmoid_cross_entropy_loss"),
-                reason="this detectron2 has no sigmoid loss",
-            ),
+            marks=has_sigmoid_loss,
             id="sigmoid",
         ),
     ],

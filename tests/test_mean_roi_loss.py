@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from detectron2.config import get_cfg
+from conftest import load_config
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_pascal_voc
 from detectron2.modeling import build_model
@@ -11,7 +11,6 @@ from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import pairwise_iou
 from detectron2.utils.events import EventStorage
 
-from ohem_d2 import add_ohem_config
 from ohem_d2.data.datasets.clutter import CLASS_NAMES, generate_clutter
 from ohem_d2.evaluation import build_mean_roi_loss_loader, mean_roi_loss
 
@@ -21,11 +20,7 @@ def cfg(tmp_path_factory):
     root = tmp_path_factory.mktemp("datasets")
     folder = generate_clutter(str(root), 0, {"train": 3, "test": 1})
     register_pascal_voc("mean_roi_loss_train", str(folder), "train", 2012, CLASS_NAMES)
-    cfg = get_cfg()
-    add_ohem_config(cfg)
-    cfg.merge_from_file("configs/demo/faster_rcnn_R_18.yaml")
-    cfg.MODEL.DEVICE = "cpu"
-    yield cfg
+    yield load_config("demo/faster_rcnn_R_18.yaml", "MODEL.DEVICE", "cpu")
     DatasetCatalog.remove("mean_roi_loss_train")
     MetadataCatalog.pop("mean_roi_loss_train")
 

@@ -9,6 +9,7 @@ from conftest import (
     NUM_CLASSES,
     build_heads,
     devices,
+    has_sigmoid_loss,
     heads_config,
     make_features,
     make_proposals,
@@ -16,7 +17,6 @@ from conftest import (
 )
 from detectron2.config import get_cfg
 from detectron2.layers import NaiveSyncBatchNorm
-from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import BitMasks, Boxes, Instances, Keypoints
 from detectron2.utils.events import EventStorage
 from test_hard_roi_selection import select_slowly
@@ -25,10 +25,6 @@ from torch import nn
 from ohem_d2 import OHEMROIHeads
 from ohem_d2.modeling.roi_heads import read_only_roi_losses, roi_losses
 
-has_sigmoid_loss = pytest.mark.skipif(
-    not hasattr(FastRCNNOutputLayers, "sigmoid_cross_entropy_loss"),
-    reason="this detectron2 has no sigmoid loss",
-)
 OBJECTS, PROPOSALS = (3, 0, 2), (40, 25, 30)
 
 

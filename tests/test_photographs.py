@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from detectron2.config import get_cfg
+from conftest import load_config
 from detectron2.data import (
     DatasetCatalog,
     DatasetMapper,
@@ -20,8 +20,6 @@ from detectron2.data.datasets import register_coco_instances, register_pascal_vo
 from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer
 from detectron2.utils.events import EventStorage
-
-from ohem_d2 import add_ohem_config
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 pytestmark = pytest.mark.skipif(not DATA.exists(), reason="needs photographs in ../shared/data")
@@ -45,14 +43,13 @@ def registered():
         MetadataCatalog.pop(name)
 
 
-def config(name, *options):
-    cfg = get_cfg()
-    add_ohem_config(cfg)
-    cfg.merge_from_file("configs/demo/faster_rcnn_R_18_ohem.yaml")
+def config(name):
+    cfg = load_config(
+        "demo/faster_rcnn_R_18_ohem.yaml", "MODEL.DEVICE", "cpu", "SOLVER.BASE_LR", 0.005
+    )
     cfg.DATASETS.TRAIN = (name,)
     DatasetCatalog.get(name)  # COCO's metadata is known once it is loaded
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(MetadataCatalog.get(name).thing_classes)
-    cfg.merge_from_list(["MODEL.DEVICE", "cpu", "SOLVER.BASE_LR", 0.005, *options])
     return cfg
 
 

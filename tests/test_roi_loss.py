@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from conftest import IMAGE_SIZE, NUM_CLASSES, make_proposals, make_targets
+from conftest import IMAGE_SIZE, NUM_CLASSES, has_sigmoid_loss, make_proposals, make_targets
 from detectron2 import layers
 from detectron2.modeling.box_regression import Box2BoxTransform, Box2BoxTransformRotated
 from detectron2.modeling.matcher import Matcher
@@ -13,10 +13,6 @@ from detectron2.utils.events import EventStorage
 from ohem_d2.modeling.roi_heads import label_rois, roi_losses
 from ohem_d2.modeling.roi_heads.roi_loss import check_minable, fed_loss_class_mask
 
-has_sigmoid_loss = pytest.mark.skipif(
-    not hasattr(FastRCNNOutputLayers, "sigmoid_cross_entropy_loss"),
-    reason="this detectron2 has no sigmoid loss",
-)
 has_diou_loss = pytest.mark.skipif(
     not hasattr(layers, "diou_loss"), reason="this detectron2 has no DIoU and CIoU loss"
 )
