@@ -16,6 +16,6 @@ setup(
     install_requires=["fvcore>=0.1.5", "numpy", "pycocotools>=2.0.2"],
     extras_require={
         # The generator of the demo's dataset, and pictures.
-        "demo": ["jinja2", "matplotlib", "opencv-python"],
+        "demo": ["jinja2", "matplotlib", "opencv-python", "tabulate"],
     },
 )

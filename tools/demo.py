@@ -52,9 +52,7 @@ def load_config(file: Path, options: list[str]) -> CfgNode:
 
 def write_initial_weights(path: Path, cfg: CfgNode) -> None:
     seed_all_rng(cfg.SEED)
-    temporary = path.with_suffix(".tmp")
-    torch.save({"model": build_model(cfg).state_dict()}, temporary)
-    temporary.replace(path)
+    torch.save({"model": build_model(cfg).state_dict()}, path)
 
 
 def read_metrics(folder: Path) -> list[dict]:

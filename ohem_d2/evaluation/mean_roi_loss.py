@@ -7,11 +7,9 @@ from collections.abc import Iterable
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import (
-    DatasetMapper,
-    build_detection_test_loader,
-)
+from detectron2.data import DatasetMapper, build_detection_test_loader
 from detectron2.data import transforms as T
+from detectron2.evaluation import inference_context
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.roi_heads import StandardROIHeads
 from detectron2.structures import Instances
@@ -84,15 +82,13 @@ def mean_roi_loss(model: GeneralizedRCNN, data_loader: Iterable[list[dict]]) -> 
             f"mean_roi_loss needs a model with StandardROIHeads, not {type(heads).__name__}."
         )
     check_minable(heads.box_predictor)
-    training = model.training
-    model.eval()
     total, count = 0.0, 0
-    for inputs in data_loader:
-        features, rois = features_and_rois(model, inputs)
-        losses = read_only_roi_losses(heads, features, rois)
-        total += sum(x.sum().item() for x in losses.values())
-        count += sum(len(x) for x in rois)
-    model.train(training)
+    with inference_context(model):
+        for inputs in data_loader:
+            features, rois = features_and_rois(model, inputs)
+            losses = read_only_roi_losses(heads, features, rois)
+            total += sum(x.sum().item() for x in losses.values())
+            count += sum(len(x) for x in rois)
 
     totals, counts = zip(*comm.all_gather((total, count)), strict=True)
     return sum(totals) / sum(counts) if sum(counts) else float("nan")

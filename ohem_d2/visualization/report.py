@@ -7,6 +7,7 @@ from statistics import median
 from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from tabulate import tabulate
 
 from .curves import Run
 
@@ -21,14 +22,11 @@ class Table(NamedTuple):
         """
         The table in text, for a terminal.
         """
-        lines = [["", *self.columns], *([label, *values] for label, values in self.rows.items())]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-        return "\n".join(
-            "  ".join(
-                [line[0].ljust(widths[0])]
-                + [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
-            )
-            for line in lines
+        return tabulate(
+            [[label, *values] for label, values in self.rows.items()],
+            headers=["", *self.columns],
+            colalign=["left"] + ["right"] * len(self.columns),
+            disable_numparse=True,  # the cells are formatted
         )
 
 
