@@ -17,5 +17,9 @@ setup(
     extras_require={
         # The generator of the demo's dataset, and pictures.
         "demo": ["jinja2", "matplotlib", "opencv-python", "tabulate"],
+        # Selective search, and proposals in MATLAB's files. It has all of opencv-python.
+        "proposals": ["opencv-contrib-python", "scipy"],
+        # Weights in Caffe's files, which OpenCV 5 cannot read.
+        "caffe": ["opencv-python<5"],
     },
 )
