@@ -3,8 +3,24 @@ Online hard example mining for detectron2. Importing it registers the ROI heads 
 """
 
 from . import data  # noqa: F401  (registers the datasets)
-from .config import add_ohem_config
-from .modeling import OHEMROIHeads
+from .config import add_ohem_config, use_ohem
+from .modeling import (
+    HeuristicROIHeads,
+    LossLayerOHEMROIHeads,
+    OHEMCascadeROIHeads,
+    OHEMMixin,
+    OHEMRes5ROIHeads,
+    OHEMROIHeads,
+)
 
-__all__ = ["OHEMROIHeads", "add_ohem_config"]
+__all__ = [
+    "HeuristicROIHeads",
+    "LossLayerOHEMROIHeads",
+    "OHEMCascadeROIHeads",
+    "OHEMMixin",
+    "OHEMROIHeads",
+    "OHEMRes5ROIHeads",
+    "add_ohem_config",
+    "use_ohem",
+]
 __version__ = "0.1.0"

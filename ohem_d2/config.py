@@ -1,4 +1,40 @@
 from detectron2.config import CfgNode as CN
+from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
+
+__all__ = ["add_ohem_config", "use_ohem"]
+
+# The ROI heads that take the place of others: the same model, trained on hard RoIs.
+OHEM_ROI_HEADS = {
+    "StandardROIHeads": "OHEMROIHeads",
+    "HeuristicROIHeads": "OHEMROIHeads",
+    "Res5ROIHeads": "OHEMRes5ROIHeads",
+    "CascadeROIHeads": "OHEMCascadeROIHeads",
+}
+
+
+def use_ohem(cfg: CN) -> None:
+    """
+    Have a model trained on hard RoIs: name the ROI heads with online hard example mining that take
+    the place of the config's.
+
+    Args:
+        cfg (CfgNode): of a region-based model, with the keys of :func:`add_ohem_config`. Its
+            MODEL.ROI_HEADS.NAME is changed, unless it is one of OHEM's already.
+
+    Raises:
+        ValueError: if the model has no RoIs, or its heads are not known.
+    """
+    architecture, heads = cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.ROI_HEADS.NAME
+    if not issubclass(META_ARCH_REGISTRY.get(architecture), GeneralizedRCNN):
+        raise ValueError(f"{architecture} (MODEL.META_ARCHITECTURE) has no RoI heads to mine for.")
+    if heads in OHEM_ROI_HEADS.values():
+        return
+    if heads not in OHEM_ROI_HEADS:
+        raise ValueError(
+            f"There are no OHEM heads for {heads} (MODEL.ROI_HEADS.NAME): register a class that "
+            "names ohem_d2.OHEMMixin before it, and name that one."
+        )
+    cfg.MODEL.ROI_HEADS.NAME = OHEM_ROI_HEADS[heads]
 
 
 def add_ohem_config(cfg: CN) -> None:
@@ -7,8 +43,8 @@ def add_ohem_config(cfg: CN) -> None:
     """
     _C = cfg
 
-    # Used if MODEL.ROI_HEADS.NAME is OHEMROIHeads. How many RoIs an image are kept is
-    # MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE; MODEL.ROI_HEADS.POSITIVE_FRACTION is not used.
+    # Used if MODEL.ROI_HEADS.NAME is that of OHEM's heads. How many RoIs an image are kept is
+    # MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE.
     _C.MODEL.OHEM = CN()
 
     # A RoI is removed if its IoU with one of a larger loss is larger than this. 1.0 turns the NMS
@@ -32,3 +68,18 @@ def add_ohem_config(cfg: CN) -> None:
     # Number of RoIs, of all images of a process together, in one read-only forward. It bounds the
     # memory, and does not change the result. 0: all at once.
     _C.MODEL.OHEM.MINING_BATCH_SIZE = 0
+
+    # What mask and keypoint heads are trained on: "mined", the foreground among the mined RoIs, or
+    # "sampled", a random sample of all foreground RoIs, as many as detectron2 samples: at most
+    # BATCH_SIZE_PER_IMAGE * POSITIVE_FRACTION of MODEL.ROI_HEADS.
+    _C.MODEL.OHEM.MASK_KEYPOINT_ROIS = "mined"
+
+    # The following are used by OHEM's heads and by HeuristicROIHeads, its baseline.
+
+    # A RoI is neither foreground nor background if a larger part of its area than this lies in an
+    # ignore region: a crowd (COCO), or a difficult object (PASCAL VOC, see DATASETS.DIFFICULT).
+    _C.MODEL.ROI_HEADS.IGNORE_IOA_THRESH = 0.7
+
+    # The paper's bg_lo, of HeuristicROIHeads: background are the RoIs whose largest IoU with an
+    # object is at least this (and below MODEL.ROI_HEADS.IOU_THRESHOLDS). Fast R-CNN has 0.1.
+    _C.MODEL.ROI_HEADS.BG_LO = 0.0

@@ -11,10 +11,11 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import BitMasks, Boxes, Instances, Keypoints
 
 from ohem_d2 import add_ohem_config
 from ohem_d2.data.datasets.clutter import register_clutter
+from ohem_d2.modeling.roi_heads.roi_forward import box_predictors
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 NUM_CLASSES = 3
@@ -67,12 +68,31 @@ def heads_config(**options):
     return cfg
 
 
+# OHEM's heads for each of detectron2's, with the options that make them small.
+FAMILIES = {
+    "StandardROIHeads": {"MODEL__ROI_HEADS__NAME": "OHEMROIHeads"},
+    "Res5ROIHeads": {
+        "MODEL__ROI_HEADS__NAME": "OHEMRes5ROIHeads",
+        "MODEL__ROI_HEADS__IN_FEATURES": ["p3"],
+        "MODEL__RESNETS__RES2_OUT_CHANNELS": 2,  # 16 after res5, half as many before
+        "MODEL__RESNETS__WIDTH_PER_GROUP": 1,
+        "MODEL__RESNETS__NORM": "BN",
+    },
+    "CascadeROIHeads": {
+        "MODEL__ROI_HEADS__NAME": "OHEMCascadeROIHeads",
+        "MODEL__ROI_BOX_HEAD__CLS_AGNOSTIC_BBOX_REG": True,
+    },
+}
+families = pytest.mark.parametrize("family", FAMILIES)
+
+
 def build_heads(cfg, seed=0, device="cpu"):
     torch.manual_seed(seed)
     heads = ROI_HEADS_REGISTRY.get(cfg.MODEL.ROI_HEADS.NAME)(cfg, INPUT_SHAPE)
-    # Far from the tiny initial weights of the predictor, so that RoIs differ in their loss.
-    for layer in [heads.box_predictor.cls_score, heads.box_predictor.bbox_pred]:
-        torch.nn.init.normal_(layer.weight, std=0.5)
+    # Far from the tiny initial weights of the predictors, so that RoIs differ in their loss.
+    for predictor in box_predictors(heads):
+        for layer in [predictor.cls_score, predictor.bbox_pred]:
+            torch.nn.init.normal_(layer.weight, std=0.5)
     return heads.to(device).train()
 
 
@@ -96,6 +116,35 @@ def make_targets(counts, seed=0, device="cpu"):
         ).to(device)
         for n in counts
     ]
+
+
+# Options that turn on mask and keypoint heads, small.
+MASK_HEAD = {
+    "MODEL__MASK_ON": True,
+    "MODEL__ROI_MASK_HEAD__NAME": "MaskRCNNConvUpsampleHead",
+    "MODEL__ROI_MASK_HEAD__NUM_CONV": 1,
+    "MODEL__ROI_MASK_HEAD__CONV_DIM": 8,
+    "MODEL__ROI_MASK_HEAD__POOLER_RESOLUTION": 7,
+}
+KEYPOINT_HEAD = {
+    "MODEL__KEYPOINT_ON": True,
+    "MODEL__ROI_KEYPOINT_HEAD__CONV_DIMS": [8],
+    "MODEL__ROI_KEYPOINT_HEAD__NUM_KEYPOINTS": 2,
+}
+
+
+def add_masks_and_keypoints(targets):
+    for targets_per_image in targets:
+        n = len(targets_per_image)
+        # Different for each object: the share of ones is its number.
+        masks = torch.zeros(n, *IMAGE_SIZE)
+        for i in range(n):
+            masks[i, : 10 * (i + 1)] = 1
+        targets_per_image.gt_masks = BitMasks(masks)
+        center = targets_per_image.gt_boxes.get_centers()
+        points = torch.stack([center, center + 1], dim=1)
+        visible = torch.full((n, 2, 1), 2.0)
+        targets_per_image.gt_keypoints = Keypoints(torch.cat([points, visible], dim=2))
 
 
 def make_proposals(targets, counts, seed=0):

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from conftest import load_config
+from conftest import FAMILIES, build_heads, heads_config, load_config
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_pascal_voc
 from detectron2.modeling import build_model
@@ -80,5 +80,9 @@ def test_what_it_would_get_wrong_is_refused(cfg):
 
     model = torch.nn.Module()
     model.roi_heads = torch.nn.Linear(1, 1)
-    with pytest.raises(ValueError, match="needs a model with StandardROIHeads, not Linear"):
+    with pytest.raises(ValueError, match="Linear is no StandardROIHeads, Res5ROIHeads or Cascade"):
+        mean_roi_loss(model, [])
+
+    model.roi_heads = build_heads(heads_config(**FAMILIES["CascadeROIHeads"]))
+    with pytest.raises(ValueError, match="known for one stage: OHEMCascadeROIHeads has 3"):
         mean_roi_loss(model, [])

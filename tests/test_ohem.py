@@ -4,25 +4,32 @@ import numpy as np
 import pytest
 import torch
 from conftest import (
+    FAMILIES,
     IMAGE_SIZE,
     INPUT_SHAPE,
+    KEYPOINT_HEAD,
+    MASK_HEAD,
     NUM_CLASSES,
+    add_masks_and_keypoints,
     build_heads,
     devices,
+    families,
     has_sigmoid_loss,
     heads_config,
     make_features,
     make_proposals,
     make_targets,
 )
-from detectron2.config import get_cfg
+from detectron2.config import configurable, get_cfg
 from detectron2.layers import NaiveSyncBatchNorm
-from detectron2.structures import BitMasks, Boxes, Instances, Keypoints
+from detectron2.modeling import ROI_HEADS_REGISTRY
+from detectron2.modeling.roi_heads import StandardROIHeads
+from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from test_hard_roi_selection import select_slowly
 from torch import nn
 
-from ohem_d2 import OHEMROIHeads
+from ohem_d2 import OHEMMixin, OHEMROIHeads
 from ohem_d2.modeling.roi_heads import read_only_roi_losses, roi_losses
 
 OBJECTS, PROPOSALS = (3, 0, 2), (40, 25, 30)
@@ -49,38 +56,44 @@ def gradients(heads):
 
 
 @devices
+@families
 @pytest.mark.parametrize("mining_batch_size", [0, 10])
-def test_all_rois_are_trained_on_without_nms_and_with_a_large_batch(device, mining_batch_size):
-    options = {"MODEL__ROI_HEADS__BATCH_SIZE_PER_IMAGE": 1000}
+def test_all_rois_are_trained_on_without_nms_and_with_a_large_batch(
+    device, family, mining_batch_size
+):
+    options = {**FAMILIES[family], "MODEL__ROI_HEADS__BATCH_SIZE_PER_IMAGE": 1000}
     ohem = build_heads(
         heads_config(
+            **options,
             MODEL__OHEM__NMS_THRESH=1.0,
             MODEL__OHEM__MINING_BATCH_SIZE=mining_batch_size,
-            **options,
         ),
         device=device,
     )
     # detectron2's own sampling takes all RoIs if both shares of the batch are large enough.
+    options["MODEL__ROI_HEADS__NAME"] = family
     everything = build_heads(
-        heads_config(
-            MODEL__ROI_HEADS__NAME="StandardROIHeads",
-            MODEL__ROI_HEADS__POSITIVE_FRACTION=0.5,
-            **options,
-        ),
-        device=device,
+        heads_config(**options, MODEL__ROI_HEADS__POSITIVE_FRACTION=0.5), device=device
     )
+    for heads in (ohem, everything):
+        # The read-only pass normalizes by the running statistics, as both do here.
+        for layer in heads.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.eval()
     features, proposals, targets = make_inputs(device=device)
     _, losses, _ = train_step(ohem, features, proposals, targets)
-    feature_grad = features["p2"].grad.clone()
-    features["p2"].grad = None
-    rois, expected, _ = train_step(everything, features, proposals, targets)
+    feature_grad = features["p3"].grad.clone()
+    features["p3"].grad = None
+    _, expected, scalars = train_step(everything, features, proposals, targets)
 
-    assert [len(x) for x in rois] == [43, 25, 32]  # with the ground truth
+    # With the ground truth, these are all RoIs.
+    assert scalars["roi_head/num_fg_samples"] + scalars["roi_head/num_bg_samples"] == 100 / 3
+    assert losses.keys() == expected.keys()
     for name in expected:
         torch.testing.assert_close(losses[name], expected[name])
     for name, grad in gradients(everything).items():
         torch.testing.assert_close(gradients(ohem)[name], grad, msg=name)
-    torch.testing.assert_close(feature_grad, features["p2"].grad)
+    torch.testing.assert_close(feature_grad, features["p3"].grad)
 
 
 @devices
@@ -273,10 +286,11 @@ def test_mining_batch_size_does_not_change_the_losses(batch_size):
         pytest.param((1, 3), (0, 5), [1, 8], id="fewer than the batch"),
     ],
 )
-def test_images_with_little_to_learn_from(objects, proposals, kept):
-    heads = build_heads(heads_config(MODEL__OHEM__NMS_THRESH=1.0))
+@families
+def test_images_with_little_to_learn_from(family, objects, proposals, kept):
+    heads = build_heads(heads_config(**FAMILIES[family], MODEL__OHEM__NMS_THRESH=1.0))
     rois, losses, scalars = train_step(heads, *make_inputs(objects, proposals))
-    assert [len(x) for x in rois] == kept
+    assert family == "Res5ROIHeads" or [len(x) for x in rois] == kept
     assert all(loss.isfinite() for loss in losses.values())
     # Every parameter has a gradient, without which DistributedDataParallel would stall.
     assert all(grad.isfinite().all() for grad in gradients(heads).values())
@@ -285,8 +299,9 @@ def test_images_with_little_to_learn_from(objects, proposals, kept):
 
 
 @has_sigmoid_loss
-def test_nothing_to_learn_from_with_the_sigmoid_loss():
-    heads = build_heads(heads_config(MODEL__ROI_BOX_HEAD__USE_SIGMOID_CE=True))
+@families
+def test_nothing_to_learn_from_with_the_sigmoid_loss(family):
+    heads = build_heads(heads_config(**FAMILIES[family], MODEL__ROI_BOX_HEAD__USE_SIGMOID_CE=True))
     train_step(heads, *make_inputs((0, 0), (0, 0)))
     assert all((grad == 0).all() for grad in gradients(heads).values())
 
@@ -334,8 +349,11 @@ def test_only_ignored_rois():
     assert all((grad == 0).all() for grad in gradients(heads).values())
 
 
-def test_proposals_of_the_caller_are_left_alone():
-    heads = build_heads(heads_config(MODEL__ROI_HEADS__PROPOSAL_APPEND_GT=False))
+@families
+def test_proposals_of_the_caller_are_left_alone(family):
+    heads = build_heads(
+        heads_config(**FAMILIES[family], MODEL__ROI_HEADS__PROPOSAL_APPEND_GT=False)
+    )
     features, proposals, targets = make_inputs()
     train_step(heads, features, proposals, targets)
     assert [len(x) for x in proposals] == list(PROPOSALS)
@@ -379,30 +397,11 @@ def test_mixed_precision(device, head):
         assert p.grad is not None and (p.grad != 0).any(), name
 
 
-def test_other_heads_train_on_the_mined_foreground():
-    cfg = heads_config(
-        MODEL__MASK_ON=True,
-        MODEL__ROI_MASK_HEAD__NAME="MaskRCNNConvUpsampleHead",
-        MODEL__ROI_MASK_HEAD__NUM_CONV=1,
-        MODEL__ROI_MASK_HEAD__CONV_DIM=8,
-        MODEL__ROI_MASK_HEAD__POOLER_RESOLUTION=7,
-        MODEL__KEYPOINT_ON=True,
-        MODEL__ROI_KEYPOINT_HEAD__CONV_DIMS=[8],
-        MODEL__ROI_KEYPOINT_HEAD__NUM_KEYPOINTS=2,
-    )
-    heads = build_heads(cfg)
+@pytest.mark.parametrize("family", ["StandardROIHeads", "CascadeROIHeads"])
+def test_other_heads_train_on_the_mined_foreground(family):
+    heads = build_heads(heads_config(**FAMILIES[family], **MASK_HEAD, **KEYPOINT_HEAD))
     features, proposals, targets = make_inputs()
-    for targets_per_image in targets:
-        n = len(targets_per_image)
-        # Different for each object: the share of ones is its number.
-        masks = torch.zeros(n, *IMAGE_SIZE)
-        for i in range(n):
-            masks[i, : 10 * (i + 1)] = 1
-        targets_per_image.gt_masks = BitMasks(masks)
-        center = targets_per_image.gt_boxes.get_centers()
-        points = torch.stack([center, center + 1], dim=1)
-        visible = torch.full((n, 2, 1), 2.0)
-        targets_per_image.gt_keypoints = Keypoints(torch.cat([points, visible], dim=2))
+    add_masks_and_keypoints(targets)
     rois, losses, _ = train_step(heads, features, proposals, targets)
 
     assert losses["loss_mask"] > 0 and losses["loss_keypoint"] > 0
@@ -420,6 +419,49 @@ def test_other_heads_train_on_the_mined_foreground():
             assert torch.equal(roi.gt_masks.tensor[0], targets_per_image.gt_masks.tensor[j])
             assert torch.equal(roi.gt_keypoints.tensor[0], targets_per_image.gt_keypoints.tensor[j])
             assert roi.gt_classes == targets_per_image.gt_classes[j]
+
+
+def mask_inputs(heads):
+    """
+    Have a list filled with the RoIs that the mask head is given.
+    """
+    given = []
+    heads.mask_head.register_forward_pre_hook(lambda _module, args: given.extend(args[1]))
+    return given
+
+
+@families
+def test_mask_heads_need_not_starve(family):
+    # Nothing but background is mined.
+    options = {**FAMILIES[family], **MASK_HEAD, "MODEL__OHEM__POSITIVE_FRACTION": 0.0}
+    options["MODEL__ROI_HEADS__POSITIVE_FRACTION"] = 0.5
+    results = {}
+    for choice in ("mined", "sampled"):
+        heads = build_heads(heads_config(**options, MODEL__OHEM__MASK_KEYPOINT_ROIS=choice))
+        features, proposals, targets = make_inputs((3, 0, 1), (40, 25, 3))
+        add_masks_and_keypoints(targets)
+        given = mask_inputs(heads)
+        labeled = heads.label_proposals(proposals, targets)
+        _, losses, scalars = train_step(heads, features, proposals, targets)
+        results[choice] = losses
+        assert scalars["roi_head/num_fg_samples"] == 0
+
+        foreground = [x[x.gt_classes < NUM_CLASSES] for x in labeled]
+        # Of the first image 8 of all its foreground: half of a batch of 16.
+        expected = [8, 0, len(foreground[2])] if choice == "sampled" else [0, 0, 0]
+        assert len(foreground[0]) > 8 and len(foreground[2]) > 0
+        assert [len(x) for x in given] == expected
+        for given_per_image, foreground_per_image in zip(given, foreground, strict=True):
+            all_boxes = foreground_per_image.proposal_boxes.tensor.tolist()
+            boxes = given_per_image.proposal_boxes.tensor.tolist()
+            assert all(box in all_boxes for box in boxes)
+            assert len({tuple(box) for box in boxes}) == len(boxes)
+            assert len(boxes) == 0 or len(given_per_image.gt_masks) == len(boxes)
+    assert results["sampled"]["loss_mask"] > 0 == results["mined"]["loss_mask"]
+    # What the box head is trained on is the same.
+    for name in results["mined"]:
+        if name != "loss_mask":
+            assert torch.equal(results["mined"][name], results["sampled"][name]), name
 
 
 def test_what_is_logged():
@@ -455,14 +497,15 @@ def test_what_is_logged():
     assert scalars["ohem/nms_removed"] == pytest.approx(1 - scalars["ohem/num_kept"] / (100 / 3))
 
 
-def test_inference_is_that_of_standard_roi_heads():
-    ohem = build_heads(heads_config()).eval()
-    standard = build_heads(heads_config(MODEL__ROI_HEADS__NAME="StandardROIHeads")).eval()
+@families
+def test_inference_is_that_of_detectron2(family):
+    options = dict(FAMILIES[family])
+    ohem = build_heads(heads_config(**options)).eval()
+    options["MODEL__ROI_HEADS__NAME"] = family
+    theirs = build_heads(heads_config(**options)).eval()
     features, proposals, _ = make_inputs()
     with torch.no_grad():
-        (outputs, _), (expected, _) = (
-            heads(None, features, proposals) for heads in (ohem, standard)
-        )
+        (outputs, _), (expected, _) = (heads(None, features, proposals) for heads in (ohem, theirs))
     for a, b in zip(outputs, expected, strict=True):
         assert len(a) > 0
         assert torch.equal(a.pred_boxes.tensor, b.pred_boxes.tensor)
@@ -491,6 +534,8 @@ def test_defaults_are_those_of_the_paper():
         ("MODEL.OHEM.CLS_LOSS_WEIGHT", -1.0, "a number that is not negative"),
         ("MODEL.OHEM.BOX_LOSS_WEIGHT", float("inf"), "a number that is not negative"),
         ("MODEL.OHEM.MINING_BATCH_SIZE", -1, "a whole number that is not negative"),
+        ("MODEL.OHEM.MASK_KEYPOINT_ROIS", "all", "'mined' or 'sampled'"),
+        ("MODEL.ROI_HEADS.IGNORE_IOA_THRESH", 1.1, "from 0 to 1"),
         ("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 0, "1 or more"),
     ],
 )
@@ -511,11 +556,69 @@ def test_a_head_that_cannot_be_mined_is_not_built():
         build_heads(heads_config(MODEL__ROI_BOX_HEAD__BBOX_REG_LOSS_TYPE="l3"))
 
 
-def test_config_without_the_keys():
-    cfg = get_cfg()
-    cfg.MODEL.ROI_HEADS.NAME = "OHEMROIHeads"
+@pytest.mark.parametrize("heads", ["OHEMROIHeads", "HeuristicROIHeads"])
+def test_config_without_the_keys(heads):
     with pytest.raises(KeyError, match="add_ohem_config"):
-        OHEMROIHeads(cfg, INPUT_SHAPE)
+        ROI_HEADS_REGISTRY.get(heads)(get_cfg(), INPUT_SHAPE)
+
+
+class OwnHeads(StandardROIHeads):
+    """
+    As a user may have them: an argument, a loss and a forward of their own.
+    """
+
+    @configurable
+    def __init__(self, *, factor, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    @classmethod
+    def from_config(cls, cfg, input_shape):
+        return {**super().from_config(cfg, input_shape), "factor": cfg.OWN_FACTOR}
+
+    def forward(self, images, features, proposals, targets=None):
+        proposals, losses = super().forward(images, features, proposals, targets)
+        losses["loss_own"] = self.factor * features["p2"].sum()
+        return proposals, losses
+
+
+class OHEMOwnHeads(OHEMMixin, OwnHeads):
+    pass
+
+
+def test_heads_of_a_user_are_mined_with_the_mixin_before_them():
+    cfg = heads_config(MODEL__OHEM__NMS_THRESH=0.3)
+    ohem = build_heads(cfg)
+    cfg.OWN_FACTOR = 0.5
+    torch.manual_seed(0)
+    heads = OHEMOwnHeads(cfg, INPUT_SHAPE).train()
+    heads.load_state_dict(ohem.state_dict())
+    features, proposals, targets = make_inputs()
+    rois, losses, scalars = train_step(heads, features, proposals, targets)
+    expected_rois, expected, expected_scalars = train_step(ohem, features, proposals, targets)
+    for a, b in zip(rois, expected_rois, strict=True):
+        assert torch.equal(a.proposal_boxes.tensor, b.proposal_boxes.tensor)
+    assert losses.pop("loss_own") == 0.5 * features["p2"].sum()
+    assert losses == expected
+    assert scalars == expected_scalars
+
+
+@pytest.mark.parametrize("family", ["Res5ROIHeads", "CascadeROIHeads"])
+def test_the_mixin_names_the_heads_that_belong_there(family):
+    class Mixed(OHEMMixin, ROI_HEADS_REGISTRY.get(family)):
+        pass
+
+    cfg = heads_config(**FAMILIES[family])
+    with pytest.raises(ValueError, match=f"is a {family}: name OHEM{family} before it"):
+        Mixed(cfg, INPUT_SHAPE)
+
+
+def test_heads_of_which_nothing_is_known():
+    class Mixed(OHEMMixin):
+        pass
+
+    with pytest.raises(ValueError, match="Mixed is no StandardROIHeads, Res5ROIHeads or Cascade"):
+        Mixed(num_classes=1, batch_size_per_image=1, positive_fraction=1, proposal_matcher=None)
 
 
 def test_from_plain_arguments():

@@ -11,12 +11,13 @@ from detectron2.data import DatasetMapper, build_detection_test_loader
 from detectron2.data import transforms as T
 from detectron2.evaluation import inference_context
 from detectron2.modeling import GeneralizedRCNN
-from detectron2.modeling.roi_heads import StandardROIHeads
 from detectron2.structures import Instances
 from detectron2.utils import comm
 from torch import Tensor
 
 from ohem_d2.modeling.roi_heads import check_minable, label_rois, read_only_roi_losses
+from ohem_d2.modeling.roi_heads.ignore_regions import DEFAULT_IOA_THRESH, remove_ignored_proposals
+from ohem_d2.modeling.roi_heads.roi_forward import box_predictors
 
 __all__ = ["build_mean_roi_loss_loader", "features_and_rois", "mean_roi_loss"]
 
@@ -43,7 +44,7 @@ def features_and_rois(
 
     Returns:
         (dict[str, Tensor], list[Instances]): the features, and for each image all labeled RoIs,
-        those of the ground truth included.
+        those of the ground truth included, and those on ignore regions not.
     """
     heads = model.roi_heads
     images = model.preprocess_image(inputs)
@@ -53,6 +54,9 @@ def features_and_rois(
     else:
         proposals = [x["proposals"].to(model.device) for x in inputs]
     targets = [x["instances"].to(model.device) for x in inputs]
+    # Heads that know no ignore regions as well, so that all models are measured on the same RoIs.
+    thresh = getattr(heads, "ignore_ioa_thresh", DEFAULT_IOA_THRESH)
+    proposals = remove_ignored_proposals(proposals, targets, thresh)
     return features, label_rois(
         proposals, targets, heads.proposal_matcher, heads.num_classes, append_gt=True
     )
@@ -64,7 +68,8 @@ def mean_roi_loss(model: GeneralizedRCNN, data_loader: Iterable[list[dict]]) -> 
     in evaluation mode meanwhile: there is no dropout, and its RoIs are those of test time.
 
     Args:
-        model (GeneralizedRCNN): with :class:`StandardROIHeads` (such as :class:`OHEMROIHeads`).
+        model (GeneralizedRCNN): with :class:`StandardROIHeads` or :class:`Res5ROIHeads` (such as
+            OHEM's), and not a cascade.
         data_loader: batches of inputs in detectron2's standard format with "instances", see
             :func:`build_mean_roi_loss_loader`.
 
@@ -77,11 +82,13 @@ def mean_roi_loss(model: GeneralizedRCNN, data_loader: Iterable[list[dict]]) -> 
             is not known.
     """
     heads = model.roi_heads
-    if not isinstance(heads, StandardROIHeads):
+    predictors = box_predictors(heads)
+    if len(predictors) > 1:
         raise ValueError(
-            f"mean_roi_loss needs a model with StandardROIHeads, not {type(heads).__name__}."
+            f"The mean loss over all RoIs is known for one stage: {type(heads).__name__} has "
+            f"{len(predictors)}, each with RoIs of its own."
         )
-    check_minable(heads.box_predictor)
+    check_minable(predictors[0])
     total, count = 0.0, 0
     with inference_context(model):
         for inputs in data_loader:

@@ -1,3 +1,17 @@
-from .roi_heads import OHEMROIHeads
+from .roi_heads import (
+    HeuristicROIHeads,
+    LossLayerOHEMROIHeads,
+    OHEMCascadeROIHeads,
+    OHEMMixin,
+    OHEMRes5ROIHeads,
+    OHEMROIHeads,
+)
 
-__all__ = ["OHEMROIHeads"]
+__all__ = [
+    "HeuristicROIHeads",
+    "LossLayerOHEMROIHeads",
+    "OHEMCascadeROIHeads",
+    "OHEMMixin",
+    "OHEMROIHeads",
+    "OHEMRes5ROIHeads",
+]

@@ -3,36 +3,61 @@ ROI heads that are trained on hard RoIs.
 """
 
 import sys
-from typing import Optional
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any, Optional
 
 import torch
 from detectron2.config import configurable
-from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, StandardROIHeads
+from detectron2.modeling.roi_heads import (
+    ROI_HEADS_REGISTRY,
+    CascadeROIHeads,
+    Res5ROIHeads,
+    StandardROIHeads,
+)
+from detectron2.modeling.sampling import subsample_labels
 from detectron2.structures import ImageList, Instances
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
 from .hard_roi_selection import nms_by_loss, take_hardest
+from .ignore_regions import IgnoreRegionsMixin, remove_ignored_proposals
 from .read_only_forward import read_only_roi_losses
+from .roi_forward import box_predictors, forward_rois
 from .roi_labels import label_rois
 from .roi_loss import check_minable
 
-__all__ = ["OHEMROIHeads"]
+__all__ = [
+    "OHEMMixin",
+    "OHEMROIHeads",
+    "OHEMRes5ROIHeads",
+    "OHEMCascadeROIHeads",
+]
 
 
-@ROI_HEADS_REGISTRY.register()
-class OHEMROIHeads(StandardROIHeads):
+class OHEMMixin(IgnoreRegionsMixin):
     """
-    :class:`StandardROIHeads` with online hard example mining (Shrivastava et al. 2016,
-    arXiv:1604.03540). In training, instead of sampling RoIs at random, it
+    Online hard example mining (Shrivastava et al. 2016, arXiv:1604.03540) for any subclass of
+    :class:`StandardROIHeads`. Name it before the subclass:
 
-    1. labels all of them,
-    2. computes the loss of each in a read-only pass through the box head,
-    3. removes those that overlap one with a larger loss, by NMS,
-    4. and trains on the `batch_size_per_image` hardest that are left of each image, or on all of
+    ::
+
+        @ROI_HEADS_REGISTRY.register()
+        class MyOHEMROIHeads(OHEMMixin, MyROIHeads):
+            pass
+
+    For a subclass of :class:`Res5ROIHeads` or :class:`CascadeROIHeads`, name
+    :class:`OHEMRes5ROIHeads` or :class:`OHEMCascadeROIHeads` in its place.
+
+    In training, instead of sampling RoIs at random, these heads
+
+    1. label all of them, without those on ignore regions,
+    2. compute the loss of each in a read-only pass through the box head,
+    3. remove those that overlap one with a larger loss, by NMS,
+    4. and train on the `batch_size_per_image` hardest that are left of each image, or on all of
        them if there are fewer.
 
-    Mask and keypoint heads are trained on the foreground among them. Inference is unchanged.
+    Inference is unchanged.
     """
 
     @configurable
@@ -45,7 +70,8 @@ class OHEMROIHeads(StandardROIHeads):
         ohem_cls_loss_weight: float = 1.0,
         ohem_box_loss_weight: float = 1.0,
         ohem_mining_batch_size: int = 0,
-        **kwargs,
+        ohem_mask_keypoint_rois: str = "mined",
+        **kwargs: Any,
     ):
         """
         Args:
@@ -58,10 +84,14 @@ class OHEMROIHeads(StandardROIHeads):
                 ranking, on top of the weights that the predictor gives them in training.
             ohem_mining_batch_size (int): how many RoIs to forward at a time in the read-only pass.
                 0 for all at once.
-            kwargs: arguments of :class:`StandardROIHeads`. Its `positive_fraction` is not used.
+            ohem_mask_keypoint_rois (str): what mask and keypoint heads are trained on: "mined", the
+                foreground among the mined RoIs; or "sampled", a random sample of all foreground,
+                of at most `batch_size_per_image * positive_fraction` RoIs an image, as in
+                detectron2.
+            kwargs: arguments of the ROI heads. `positive_fraction` has no other use than this.
 
         Raises:
-            ValueError: if an argument is out of its range, or the box predictor cannot be mined.
+            ValueError: if an argument is out of its range, or a box predictor cannot be mined.
         """
         super().__init__(**kwargs)
         _check("NMS_THRESH", ohem_nms_thresh, _is_number(ohem_nms_thresh, 0, 1), "from 0 to 1")
@@ -98,7 +128,24 @@ class OHEMROIHeads(StandardROIHeads):
                 "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE must be 1 or more, and is "
                 f"{self.batch_size_per_image}."
             )
-        check_minable(self.box_predictor)
+        _check(
+            "MASK_KEYPOINT_ROIS",
+            ohem_mask_keypoint_rois,
+            ohem_mask_keypoint_rois in ("mined", "sampled"),
+            "'mined' or 'sampled'",
+        )
+        for predictor in box_predictors(self):
+            check_minable(predictor)
+        # Their training differs from that of StandardROIHeads.
+        for theirs, ours in (
+            (Res5ROIHeads, OHEMRes5ROIHeads),
+            (CascadeROIHeads, OHEMCascadeROIHeads),
+        ):
+            if isinstance(self, theirs) and not isinstance(self, ours):
+                raise ValueError(
+                    f"{type(self).__name__} is a {theirs.__name__}: name {ours.__name__} before "
+                    "it, instead of OHEMMixin."
+                )
 
         self.ohem_nms_thresh = ohem_nms_thresh
         self.ohem_nms_per_class = ohem_nms_per_class
@@ -106,22 +153,19 @@ class OHEMROIHeads(StandardROIHeads):
         self.ohem_cls_loss_weight = ohem_cls_loss_weight
         self.ohem_box_loss_weight = ohem_box_loss_weight
         self.ohem_mining_batch_size = ohem_mining_batch_size
+        self.ohem_mask_keypoint_rois = ohem_mask_keypoint_rois
 
     @classmethod
     def from_config(cls, cfg, input_shape):
-        if "OHEM" not in cfg.MODEL:
-            raise KeyError(
-                f"{cls.__name__} needs the keys MODEL.OHEM.*: call ohem_d2.add_ohem_config(cfg) "
-                "before the config file is merged."
-            )
         ret = super().from_config(cfg, input_shape)
         # fmt: off
-        ret["ohem_nms_thresh"]        = cfg.MODEL.OHEM.NMS_THRESH
-        ret["ohem_nms_per_class"]     = cfg.MODEL.OHEM.NMS_PER_CLASS
-        ret["ohem_positive_fraction"] = cfg.MODEL.OHEM.POSITIVE_FRACTION
-        ret["ohem_cls_loss_weight"]   = cfg.MODEL.OHEM.CLS_LOSS_WEIGHT
-        ret["ohem_box_loss_weight"]   = cfg.MODEL.OHEM.BOX_LOSS_WEIGHT
-        ret["ohem_mining_batch_size"] = cfg.MODEL.OHEM.MINING_BATCH_SIZE
+        ret["ohem_nms_thresh"]         = cfg.MODEL.OHEM.NMS_THRESH
+        ret["ohem_nms_per_class"]      = cfg.MODEL.OHEM.NMS_PER_CLASS
+        ret["ohem_positive_fraction"]  = cfg.MODEL.OHEM.POSITIVE_FRACTION
+        ret["ohem_cls_loss_weight"]    = cfg.MODEL.OHEM.CLS_LOSS_WEIGHT
+        ret["ohem_box_loss_weight"]    = cfg.MODEL.OHEM.BOX_LOSS_WEIGHT
+        ret["ohem_mining_batch_size"]  = cfg.MODEL.OHEM.MINING_BATCH_SIZE
+        ret["ohem_mask_keypoint_rois"] = cfg.MODEL.OHEM.MASK_KEYPOINT_ROIS
         # fmt: on
         return ret
 
@@ -135,17 +179,22 @@ class OHEMROIHeads(StandardROIHeads):
         """
         See :meth:`ROIHeads.forward`.
         """
-        if self.training:
-            assert targets, "'targets' argument is required during training"
-            proposals = self.label_proposals(proposals, targets)
-            proposals = self.mine_hard_rois(features, proposals)
-        return super().forward(images, features, proposals, targets)
+        if not self.training:
+            return super().forward(images, features, proposals, targets)
+        assert targets, "'targets' argument is required during training"
+        labeled = self.label_proposals(proposals, targets)
+        mined = self.mine_hard_rois(features, labeled)
+        if self.ohem_mask_keypoint_rois == "sampled":
+            mined = self._add_foreground_sample(mined, labeled)
+        mined, losses = super().forward(images, features, mined, targets)
+        return mined, self._connect(losses)
 
     def label_proposals(
         self, proposals: list[Instances], targets: list[Instances]
     ) -> list[Instances]:
         """
-        Label all proposals, and the ground-truth boxes if `proposal_append_gt`.
+        Label all proposals, and the ground-truth boxes if `proposal_append_gt`, and drop those on
+        ignore regions.
 
         Args:
             proposals, targets: see :meth:`ROIHeads.forward`.
@@ -153,6 +202,7 @@ class OHEMROIHeads(StandardROIHeads):
         Returns:
             list[Instances]: see :func:`label_rois`.
         """
+        proposals = remove_ignored_proposals(proposals, targets, self.ignore_ioa_thresh)
         return label_rois(
             proposals, targets, self.proposal_matcher, self.num_classes, self.proposal_append_gt
         )
@@ -172,6 +222,24 @@ class OHEMROIHeads(StandardROIHeads):
             list[Instances]: for each image the RoIs to train on, the hardest first.
         """
         losses = read_only_roi_losses(self, features, proposals, self.ohem_mining_batch_size)
+        hard = self.select_hard_rois(proposals, losses)
+        return [p[inds] for p, inds in zip(proposals, hard, strict=True)]
+
+    @torch.no_grad()
+    def select_hard_rois(
+        self, proposals: list[Instances], losses: dict[str, Tensor]
+    ) -> list[Tensor]:
+        """
+        Choose the hardest RoIs of each image, and log what was seen and chosen.
+
+        Args:
+            proposals (list[Instances]): the labeled RoIs from :meth:`label_proposals`.
+            losses (dict[str, Tensor]): "loss_cls" and "loss_box_reg" of shape (R,), of the RoIs of
+                all images in their order.
+
+        Returns:
+            list[Tensor]: for each image, the indices of the RoIs to train on, the hardest first.
+        """
         # What is ranked by may be weighted. What is logged is the loss that is trained on.
         ranking = (
             self.ohem_cls_loss_weight * losses["loss_cls"]
@@ -179,7 +247,7 @@ class OHEMROIHeads(StandardROIHeads):
         )
         total = losses["loss_cls"] + losses["loss_box_reg"]
 
-        mined, mined_losses, num_survivors = [], [], 0
+        hard, hard_losses, num_survivors = [], [], 0
         num_per_image = [len(x) for x in proposals]
         for proposals_per_image, ranking_per_image, total_per_image in zip(
             proposals, ranking.split(num_per_image), total.split(num_per_image), strict=True
@@ -191,28 +259,29 @@ class OHEMROIHeads(StandardROIHeads):
                 self.ohem_nms_thresh,
                 self.ohem_nms_per_class,
             )
-            hard = take_hardest(
+            hardest = take_hardest(
                 survivors,
                 proposals_per_image.gt_classes,
                 self.batch_size_per_image,
                 self.num_classes,
                 self.ohem_positive_fraction,
             )
-            mined.append(proposals_per_image[hard])
-            mined_losses.append(total_per_image[hard])
+            hard.append(hardest)
+            hard_losses.append(total_per_image[hardest])
             num_survivors += len(survivors)
 
-        self._log_mining(proposals, total, mined, torch.cat(mined_losses), num_survivors)
-        return mined
+        kept_classes = [p.gt_classes[inds] for p, inds in zip(proposals, hard, strict=True)]
+        self._log_mining(proposals, total, kept_classes, torch.cat(hard_losses), num_survivors)
+        return hard
 
     @torch.no_grad()
     def label_and_sample_proposals(
         self, proposals: list[Instances], targets: list[Instances]
     ) -> list[Instances]:
         """
-        :meth:`forward` has labeled and mined the proposals before it calls
-        :meth:`StandardROIHeads.forward`, which calls this. What is left to do is to look up the
-        targets of mask, keypoint and other heads, for the mined RoIs alone.
+        :meth:`forward` has labeled and mined the proposals before it calls the parent's, which
+        calls this. What is left to do is to look up the targets of mask, keypoint and other heads,
+        for the mined RoIs alone.
 
         Args:
             proposals (list[Instances]): from :meth:`mine_hard_rois`.
@@ -231,24 +300,57 @@ class OHEMROIHeads(StandardROIHeads):
                     proposals_per_image.set(name, value[gt_inds])
         return proposals
 
-    def _forward_box(self, features: dict[str, Tensor], proposals: list[Instances]):
+    def _add_foreground_sample(
+        self, mined: list[Instances], labeled: list[Instances]
+    ) -> list[Instances]:
+        """
+        Add what mask and keypoint heads are to be trained on to the mined RoIs, told apart by the
+        field "is_mined".
+        """
+        proposals = []
+        for mined_per_image, labeled_per_image in zip(mined, labeled, strict=True):
+            fg_inds, _ = subsample_labels(
+                labeled_per_image.gt_classes,
+                self.batch_size_per_image,
+                self.positive_fraction,
+                self.num_classes,
+            )
+            both = Instances.cat([mined_per_image, labeled_per_image[fg_inds]])
+            both.is_mined = torch.arange(len(both), device=fg_inds.device) < len(mined_per_image)
+            proposals.append(both)
+        return proposals
+
+    def _forward_box(self, features: dict[str, Tensor], proposals: list[Instances], *args: Any):
         """
         See :meth:`StandardROIHeads._forward_box`.
         """
-        outputs = super()._forward_box(features, proposals)
-        if self.training and not outputs["loss_cls"].requires_grad:
-            # Without a RoI to train on, detectron2's sigmoid loss is a constant zero. A parameter
-            # without a gradient would stall DistributedDataParallel.
-            outputs["loss_cls"] = outputs["loss_cls"] + 0.0 * sum(
-                p.sum() for p in self.box_predictor.parameters()
-            )
-        return outputs
+        return super()._forward_box(features, _select(proposals, is_mined=True), *args)
+
+    def _forward_mask(self, features: dict[str, Tensor], instances: list[Instances]):
+        """
+        See :meth:`StandardROIHeads._forward_mask`.
+        """
+        return super()._forward_mask(features, _select(instances, is_mined=False))
+
+    def _forward_keypoint(self, features: dict[str, Tensor], instances: list[Instances]):
+        """
+        See :meth:`StandardROIHeads._forward_keypoint`.
+        """
+        return super()._forward_keypoint(features, _select(instances, is_mined=False))
+
+    def _connect(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """
+        Without a RoI to train on, detectron2's sigmoid loss is a constant zero. A parameter
+        without a gradient would stall DistributedDataParallel.
+        """
+        nothing = 0.0 * sum(p.sum() for p in self.box_predictor.parameters())
+        return {k: v if v.requires_grad else v + nothing for k, v in losses.items()}
 
     def _log_mining(
         self,
         seen: list[Instances],
         seen_losses: Tensor,
-        kept: list[Instances],
+        kept_classes: list[Tensor],
         kept_losses: Tensor,
         num_survivors: int,
     ) -> None:
@@ -266,7 +368,7 @@ class OHEMROIHeads(StandardROIHeads):
         num_fg_seen, num_fg_kept, sum_seen, sum_kept = torch.stack(
             [
                 (torch.cat([x.gt_classes for x in seen]) != self.num_classes).sum(),
-                (torch.cat([x.gt_classes for x in kept]) != self.num_classes).sum(),
+                (torch.cat(kept_classes) != self.num_classes).sum(),
                 seen_losses.sum(),
                 kept_losses.sum(),
             ]
@@ -283,6 +385,157 @@ class OHEMROIHeads(StandardROIHeads):
             storage.put_scalar("ohem/mean_loss", sum_seen / num_seen)
             storage.put_scalar("ohem/mean_loss_kept", sum_kept / num_kept)
             storage.put_scalar("ohem/nms_removed", 1 - num_survivors / num_seen)
+
+
+@ROI_HEADS_REGISTRY.register()
+class OHEMROIHeads(OHEMMixin, StandardROIHeads):
+    """
+    :class:`StandardROIHeads` with online hard example mining, see :class:`OHEMMixin`.
+    """
+
+
+@ROI_HEADS_REGISTRY.register()
+class OHEMRes5ROIHeads(OHEMMixin, Res5ROIHeads):
+    """
+    :class:`Res5ROIHeads` (C4 models) with online hard example mining, see :class:`OHEMMixin`.
+    """
+
+    def forward(
+        self,
+        images: ImageList,
+        features: dict[str, Tensor],
+        proposals: list[Instances],
+        targets: Optional[list[Instances]] = None,
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """
+        See :meth:`ROIHeads.forward`.
+        """
+        separate = self.mask_on and self.ohem_mask_keypoint_rois == "sampled"
+        if not (self.training and separate):
+            return super().forward(images, features, proposals, targets)
+
+        # The parent's forward trains both heads on the same RoIs, whose features they share.
+        assert targets, "'targets' argument is required during training"
+        labeled = self.label_proposals(proposals, targets)
+        mined = self.mine_hard_rois(features, labeled)
+        proposals = self._add_foreground_sample(mined, labeled)
+        proposals = self.label_and_sample_proposals(proposals, targets)
+
+        mined = _select(proposals, is_mined=True)
+        losses = self.box_predictor.losses(forward_rois(self, features, mined), mined)
+        foreground = _select(proposals, is_mined=False)
+        mask_features = self._shared_roi_transform(
+            [features[f] for f in self.in_features], [x.proposal_boxes for x in foreground]
+        )
+        losses.update(self.mask_head(mask_features, foreground))
+        return [], self._connect(losses)
+
+
+@ROI_HEADS_REGISTRY.register()
+class OHEMCascadeROIHeads(OHEMMixin, CascadeROIHeads):
+    """
+    :class:`CascadeROIHeads` with online hard example mining in each stage, see :class:`OHEMMixin`.
+
+    The RoIs of a later stage are the boxes that the stage before it predicts on all of its RoIs,
+    and not on the mined ones alone: hard for one stage is not hard for the next.
+    """
+
+    def forward(
+        self,
+        images: ImageList,
+        features: dict[str, Tensor],
+        proposals: list[Instances],
+        targets: Optional[list[Instances]] = None,
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """
+        See :meth:`ROIHeads.forward`.
+        """
+        if not self.training:
+            return super().forward(images, features, proposals, targets)
+        assert targets, "'targets' argument is required during training"
+        labeled = self.label_proposals(proposals, targets)
+        first, *later = self.mine_stages(features, labeled, targets)
+        if self.ohem_mask_keypoint_rois == "sampled":
+            first = self._add_foreground_sample(first, labeled)
+        first = self.label_and_sample_proposals(first, targets)
+
+        losses = self._forward_stages(features, [_select(first, is_mined=True), *later])
+        losses.update(self._forward_mask(features, first))
+        losses.update(self._forward_keypoint(features, first))
+        return first, self._connect(losses)
+
+    @torch.no_grad()
+    def mine_stages(
+        self, features: dict[str, Tensor], proposals: list[Instances], targets: list[Instances]
+    ) -> list[list[Instances]]:
+        """
+        :meth:`mine_hard_rois` for each stage, with its IoU threshold and its loss.
+
+        Args:
+            features, targets: see :meth:`ROIHeads.forward`.
+            proposals (list[Instances]): the labeled RoIs of the first stage, from
+                :meth:`label_proposals`.
+
+        Returns:
+            list[list[Instances]]: for each stage and image the RoIs to train on, hardest first.
+        """
+        storage = get_event_storage()
+        mined = []
+        for stage in range(self.num_cascade_stages):
+            losses = read_only_roi_losses(
+                self, features, proposals, self.ohem_mining_batch_size, stage
+            )
+            # Of the first stage as of models without a cascade: so has it CascadeROIHeads.
+            with storage.name_scope(f"stage{stage}") if stage > 0 else nullcontext():
+                hard = self.select_hard_rois(proposals, losses)
+            mined.append([p[inds] for p, inds in zip(proposals, hard, strict=True)])
+            if stage + 1 < self.num_cascade_stages:
+                boxes = losses["pred_boxes"].split([len(x) for x in proposals])
+                proposals = self._label_boxes(boxes, targets, stage + 1)
+        return mined
+
+    def _label_boxes(
+        self, boxes: Sequence[Tensor], targets: list[Instances], stage: int
+    ) -> list[Instances]:
+        """
+        Args:
+            boxes (Sequence[Tensor]): for each image (Ri, 4), predicted by the stage before.
+            targets: see :meth:`ROIHeads.forward`.
+            stage (int): the stage that will use them as proposals, from 1.
+
+        Returns:
+            list[Instances]: see :func:`label_rois`.
+        """
+        proposals = self._create_proposals_from_boxes(boxes, [x.image_size for x in targets])
+        proposals = remove_ignored_proposals(proposals, targets, self.ignore_ioa_thresh)
+        return label_rois(proposals, targets, self.proposal_matchers[stage], self.num_classes)
+
+    def _forward_stages(
+        self, features: dict[str, Tensor], mined: list[list[Instances]]
+    ) -> dict[str, Tensor]:
+        """
+        Args:
+            features: see :meth:`ROIHeads.forward`.
+            mined (list[list[Instances]]): from :meth:`mine_stages`.
+
+        Returns:
+            dict[str, Tensor]: the box losses of all stages, named as in :class:`CascadeROIHeads`.
+        """
+        losses = {}
+        for stage, proposals in enumerate(mined):
+            predictions = forward_rois(self, features, proposals, stage)
+            with get_event_storage().name_scope(f"stage{stage}"):
+                stage_losses = self.box_predictor[stage].losses(predictions, proposals)
+            losses.update({f"{name}_stage{stage}": v for name, v in stage_losses.items()})
+        return losses
+
+
+def _select(proposals: list[Instances], is_mined: bool) -> list[Instances]:
+    """
+    The mined RoIs, or those for mask and keypoint heads: the same, unless
+    :meth:`OHEMMixin._add_foreground_sample` has added others.
+    """
+    return [p[p.is_mined == is_mined] if p.has("is_mined") else p for p in proposals]
 
 
 def _is_number(value: object, low: float, high: float = sys.float_info.max) -> bool:

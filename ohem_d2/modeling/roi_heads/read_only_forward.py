@@ -7,11 +7,12 @@ from contextlib import contextmanager
 
 import torch
 from detectron2.layers import cat
-from detectron2.modeling.roi_heads import StandardROIHeads
+from detectron2.modeling.roi_heads import CascadeROIHeads, ROIHeads
 from detectron2.structures import Instances
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from .roi_forward import box_head, box_predictors, forward_rois
 from .roi_loss import fed_loss_class_mask, roi_losses
 
 __all__ = ["read_only_roi_losses"]
@@ -19,10 +20,11 @@ __all__ = ["read_only_roi_losses"]
 
 @torch.no_grad()
 def read_only_roi_losses(
-    roi_heads: StandardROIHeads,
+    roi_heads: ROIHeads,
     features: dict[str, Tensor],
     proposals: list[Instances],
     batch_size: int = 0,
+    stage: int = 0,
 ) -> dict[str, Tensor]:
     """
     Forward all RoIs through the box pooler, head and predictor, and return the loss of each.
@@ -33,34 +35,38 @@ def read_only_roi_losses(
     on which others share its batch, and processes need not run the same number of batches.
 
     Args:
-        roi_heads (StandardROIHeads): or any with its `box_in_features`, `box_pooler`, `box_head`
-            and `box_predictor`.
+        roi_heads (ROIHeads): :class:`StandardROIHeads`, :class:`Res5ROIHeads` or
+            :class:`CascadeROIHeads`.
         features (dict[str, Tensor]): same as in :meth:`ROIHeads.forward`.
         proposals (list[Instances]): for each image, labeled RoIs from :func:`label_rois`.
         batch_size (int): how many RoIs to forward at a time, which bounds the memory. 0 for all.
+        stage (int): of a cascade, from 0.
 
     Returns:
         dict[str, Tensor]: "loss_cls" and "loss_box_reg", float32 of shape (R,), the RoIs of all
-        images in their order. See :func:`roi_losses`.
+        images in their order, see :func:`roi_losses`. Of a cascade also "pred_boxes", (R, 4): the
+        RoIs of the next stage.
     """
-    feature_list = [features[f] for f in roi_heads.box_in_features]
     gt_classes = cat([p.gt_classes for p in proposals])
-    if len(gt_classes) == 0:
-        return {k: torch.zeros(0, device=gt_classes.device) for k in ("loss_cls", "loss_box_reg")}
+    num_rois = len(gt_classes)
+    predictor = box_predictors(roi_heads)[stage]
     # Drawn once for all batches, as the training loss does for its minibatch.
-    class_mask = fed_loss_class_mask(roi_heads.box_predictor, gt_classes)
+    class_mask = fed_loss_class_mask(predictor, gt_classes) if num_rois else None
 
-    losses = []
-    with _use_running_statistics(roi_heads.box_head, roi_heads.box_predictor):
-        for batch in _split(proposals, batch_size or len(gt_classes)):
-            box_features = roi_heads.box_pooler(feature_list, [x.proposal_boxes for x in batch])
-            predictions = roi_heads.box_predictor(roi_heads.box_head(box_features))
-            losses.append(roi_losses(roi_heads.box_predictor, predictions, batch, class_mask))
+    outputs = []
+    with _use_running_statistics(box_head(roi_heads, stage), predictor):
+        # If there are no RoIs, one batch of none, for the shapes.
+        for batch in _split(proposals, batch_size or max(num_rois, 1)):
+            predictions = forward_rois(roi_heads, features, batch, stage)
+            output = roi_losses(predictor, predictions, batch, class_mask)
+            if isinstance(roi_heads, CascadeROIHeads):
+                output["pred_boxes"] = cat(predictor.predict_boxes(predictions, batch))
+            outputs.append(output)
     # On older PyTorch (2.4 does, 2.13 does not) autocast has cached half-precision copies of the
     # weights here, made without gradients. If the training pass used them, the weights would get
     # none.
     torch.clear_autocast_cache()
-    return {k: cat([x[k] for x in losses]) for k in losses[0]}
+    return {k: cat([x[k] for x in outputs]) for k in outputs[0]}
 
 
 def _split(proposals: list[Instances], batch_size: int) -> Iterator[list[Instances]]:
@@ -69,7 +75,7 @@ def _split(proposals: list[Instances], batch_size: int) -> Iterator[list[Instanc
     """
     counts = [len(p) for p in proposals]
     first = [sum(counts[:i]) for i in range(len(counts))]  # where each image's RoIs begin
-    for start in range(0, sum(counts), batch_size):
+    for start in range(0, max(sum(counts), 1), batch_size):
         yield [
             p[max(start - f, 0) : max(start + batch_size - f, 0)]
             for p, f in zip(proposals, first, strict=True)

@@ -123,8 +123,8 @@ def roi_losses(
     """
     scores, proposal_deltas = (x.float() for x in predictions)
     if len(scores) == 0:
-        empty = scores.new_zeros(0)
-        return {"loss_cls": empty, "loss_box_reg": empty}
+        # Sums over nothing, so that there is a gradient of the predictions, as of other losses.
+        return {"loss_cls": scores.sum(dim=1), "loss_box_reg": proposal_deltas.sum(dim=1)}
 
     gt_classes = cat([p.gt_classes for p in proposals])
     proposal_boxes = cat([p.proposal_boxes.tensor for p in proposals])

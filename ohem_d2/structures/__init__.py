@@ -1,0 +1,3 @@
+from .targets import TargetsWithIgnoreRegions
+
+__all__ = ["TargetsWithIgnoreRegions"]
