@@ -83,3 +83,31 @@ def add_ohem_config(cfg: CN) -> None:
     # The paper's bg_lo, of HeuristicROIHeads: background are the RoIs whose largest IoU with an
     # object is at least this (and below MODEL.ROI_HEADS.IOU_THRESHOLDS). Fast R-CNN has 0.1.
     _C.MODEL.ROI_HEADS.BG_LO = 0.0
+
+    # Used if MODEL.BACKBONE.NAME is build_torchvision_backbone. MODEL.BACKBONE.FREEZE_AT counts
+    # its stages: 2 freezes conv1 and conv2 of VGG.
+    _C.MODEL.TORCHVISION = CN()
+
+    # Name of an image classifier in torchvision that has `features`: VGG, SqueezeNet, DenseNet, ...
+    _C.MODEL.TORCHVISION.NAME = "vgg16"
+
+    # Names of the stages to return, "stage1" for the first. []: the last, "stage5" of VGG.
+    _C.MODEL.TORCHVISION.OUT_FEATURES = []
+
+    # Used if MODEL.ROI_BOX_HEAD.NAME is VGGBoxHead: output dimensions of fc6 and fc7. The second
+    # of VGG_CNN_M_1024 is 1024.
+    _C.MODEL.ROI_BOX_HEAD.FC_DIMS = [4096, 4096]
+
+    # Used by VGGBoxHead: the probability that dropout zeroes an output of fc6 and fc7 in training.
+    _C.MODEL.ROI_BOX_HEAD.DROPOUT = 0.5
+
+    # The following are used by train_net.py.
+
+    # What training makes of the objects that PASCAL VOC marks as difficult: "train" on them, as
+    # detectron2; "drop" them, so that RoIs on them are background, as the paper's code; or make
+    # them "ignore" regions.
+    _C.DATASETS.DIFFICULT = "ignore"
+
+    # Cut the images of a process into this many forward and backward passes, and accumulate their
+    # gradients, for the memory of one. The paper has one image a pass.
+    _C.SOLVER.ACCUMULATION_PASSES = 1

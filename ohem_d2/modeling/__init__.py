@@ -1,3 +1,4 @@
+from .backbone import TorchvisionBackbone
 from .roi_heads import (
     HeuristicROIHeads,
     LossLayerOHEMROIHeads,
@@ -5,6 +6,7 @@ from .roi_heads import (
     OHEMMixin,
     OHEMRes5ROIHeads,
     OHEMROIHeads,
+    VGGBoxHead,
 )
 
 __all__ = [
@@ -14,4 +16,6 @@ __all__ = [
     "OHEMMixin",
     "OHEMROIHeads",
     "OHEMRes5ROIHeads",
+    "TorchvisionBackbone",
+    "VGGBoxHead",
 ]

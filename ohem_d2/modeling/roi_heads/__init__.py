@@ -1,3 +1,4 @@
+from .box_head import VGGBoxHead
 from .hard_roi_selection import nms_by_loss, take_hardest
 from .heuristic import HeuristicROIHeads
 from .ignore_regions import IgnoreRegionsMixin, remove_ignored_proposals
@@ -15,6 +16,7 @@ __all__ = [
     "OHEMMixin",
     "OHEMROIHeads",
     "OHEMRes5ROIHeads",
+    "VGGBoxHead",
     "check_minable",
     "label_rois",
     "nms_by_loss",

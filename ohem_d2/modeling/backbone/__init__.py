@@ -1,0 +1,9 @@
+from .torchvision_backbone import TorchvisionBackbone, build_torchvision_backbone
+from .vgg_m import build_vgg_cnn_m_1024_backbone, vgg_cnn_m_features
+
+__all__ = [
+    "TorchvisionBackbone",
+    "build_torchvision_backbone",
+    "build_vgg_cnn_m_1024_backbone",
+    "vgg_cnn_m_features",
+]

@@ -1,0 +1,182 @@
+"""
+The convolutional features of image classifiers, as torchvision has them, as backbones.
+"""
+
+import difflib
+import math
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Optional
+
+import torch
+import torchvision
+from detectron2.config import CfgNode
+from detectron2.evaluation import inference_context
+from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["TorchvisionBackbone", "build_torchvision_backbone"]
+
+IMAGE_SIZE = 224  # of the image that strides are measured with: what classifiers are made for
+
+
+class TorchvisionBackbone(Backbone):
+    """
+    A backbone made of an `nn.Sequential`, such as the `features` of torchvision's VGG, SqueezeNet,
+    AlexNet, MobileNet, DenseNet or EfficientNet. Its weights keep torchvision's names
+    ("features.0.weight").
+
+    Consecutive layers with the same output stride form a stage. Stages are named "stage1",
+    "stage2", ...: those of VGG are conv1 to conv5. Layers without parameters that change the
+    stride, such as pooling, belong to the stage that they feed. At the end they feed none and are
+    left out, so VGG ends at stride 16.
+    """
+
+    def __init__(
+        self,
+        features: nn.Sequential,
+        out_features: Optional[Sequence[str]] = None,
+        freeze_at: int = 0,
+        in_channels: int = 3,
+    ):
+        """
+        Args:
+            features (nn.Sequential): layers or blocks of layers. Each takes and returns a tensor
+                of shape (N, C, H, W). They are used, not copied.
+            out_features (list[str]): names of the stages to return. None or empty for the last.
+                Stages after those are left out, so that no parameter is unused.
+            freeze_at (int): how many stages to freeze, see :meth:`freeze`.
+            in_channels (int): channels of an image.
+
+        Raises:
+            ValueError: if `features` are not such layers, `out_features` names a stage that is not
+                there, or `freeze_at` is not a number of stages.
+        """
+        super().__init__()
+        ends, shapes = _find_stages(features, in_channels)
+        names = [f"stage{i}" for i in range(1, len(ends) + 1)]
+        out_features = out_features or names[-1:]
+        for name in out_features:
+            if name not in names:
+                raise ValueError(
+                    f"MODEL.TORCHVISION.OUT_FEATURES has {name}. The stages of this backbone are "
+                    f"{', '.join(names)}."
+                )
+        num_stages = max(names.index(x) for x in out_features) + 1
+
+        self._stage_ends = ends[:num_stages]
+        self._outputs = {end: x for x, end in zip(names, ends, strict=True) if x in out_features}
+        self._out_features = list(self._outputs.values())
+        self._out_feature_channels = dict(zip(names, (x.channels for x in shapes), strict=True))
+        self._out_feature_strides = dict(zip(names, (x.stride for x in shapes), strict=True))
+        self.features = features[: self._stage_ends[-1]]
+        self.freeze(freeze_at)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """
+        Args:
+            x (Tensor): images of shape (N, C, H, W).
+
+        Returns:
+            dict[str, Tensor]: names of the stages in `out_features`, and their features.
+        """
+        # Pooling without padding leaves nothing of an image that is smaller than the stride. It
+        # is padded with what detectron2 pads images with.
+        size = 2 * self._out_feature_strides[self._out_features[-1]]
+        height, width = x.shape[-2:]
+        x = F.pad(x, (0, max(size - width, 0), 0, max(size - height, 0)))
+        outputs = {}
+        for i, layer in enumerate(self.features, start=1):
+            x = layer(x)
+            if i in self._outputs:
+                outputs[self._outputs[i]] = x
+        return outputs
+
+    def freeze(self, freeze_at: int = 0) -> "TorchvisionBackbone":
+        """
+        Freeze the first stages, as :meth:`ResNet.freeze` does: their parameters get no gradients,
+        and their batch norms become :class:`FrozenBatchNorm2d`.
+
+        Args:
+            freeze_at (int): number of stages to freeze.
+
+        Returns:
+            TorchvisionBackbone: itself.
+        """
+        num_stages = len(self._stage_ends)
+        if not 0 <= freeze_at <= num_stages:
+            raise ValueError(
+                f"MODEL.BACKBONE.FREEZE_AT is {freeze_at}. This backbone has {num_stages} stages, "
+                f"so it must be from 0 to {num_stages}."
+            )
+        for i in range(([0, *self._stage_ends])[freeze_at]):
+            for p in self.features[i].parameters():
+                p.requires_grad = False
+            self.features[i] = FrozenBatchNorm2d.convert_frozen_batchnorm(self.features[i])
+        return self
+
+
+@torch.no_grad()
+def _find_stages(features: nn.Sequential, in_channels: int) -> tuple[list[int], list[ShapeSpec]]:
+    """
+    Returns:
+        list[int]: for each stage, the index of the layer after its last.
+        list[ShapeSpec]: channels and stride of what it returns.
+    """
+    shapes = []
+    with inference_context(features):
+        x = torch.zeros(1, in_channels, IMAGE_SIZE, IMAGE_SIZE)
+        for name, layer in features.named_children():
+            x = layer(x)
+            # The image is a square, so its features are. Swin Transformer's channels come last.
+            if not isinstance(x, Tensor) or x.dim() != 4 or x.shape[2] != x.shape[3]:
+                raise ValueError(
+                    "A backbone needs layers that return a tensor of shape (N, C, H, W). "
+                    f"Layer {name} ({type(layer).__name__}) does not."
+                )
+            # Without padding, features are somewhat smaller than the image divided by the stride.
+            stride = 2 ** round(math.log2(IMAGE_SIZE / x.shape[3]))
+            shapes.append(ShapeSpec(channels=x.shape[1], stride=stride))
+
+    ends = []
+    for _, run in groupby(range(len(shapes)), key=lambda i: shapes[i].stride):
+        layers = list(run)
+        if any(True for i in layers for _ in features[i].parameters()):
+            ends.append(layers[-1] + 1)
+    if not ends:
+        raise ValueError("A backbone needs layers with parameters. These have none.")
+    return ends, [shapes[end - 1] for end in ends]
+
+
+@BACKBONE_REGISTRY.register()
+def build_torchvision_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TorchvisionBackbone:
+    """
+    Create a backbone of one of torchvision's image classifiers from config, with random weights.
+
+    Raises:
+        ValueError: if the config names a model that torchvision does not have or that has no
+            `features`; and see :class:`TorchvisionBackbone`.
+    """
+    name = cfg.MODEL.TORCHVISION.NAME
+    # Not the detectors: those would download the weights of their backbones.
+    classifiers = torchvision.models.list_models(module=torchvision.models)
+    if name not in classifiers:
+        close = difflib.get_close_matches(name, classifiers)
+        raise ValueError(
+            f"MODEL.TORCHVISION.NAME is {name!r}, which is none of torchvision's image classifiers."
+            + (f" Did you mean {' or '.join(close)}?" if close else "")
+        )
+    features = getattr(torchvision.models.get_model(name, weights=None), "features", None)
+    if not isinstance(features, nn.Sequential):
+        raise ValueError(
+            f"MODEL.TORCHVISION.NAME is {name}, which has no `features` that make a backbone. "
+            "For ResNets, set MODEL.BACKBONE.NAME to detectron2's build_resnet_backbone."
+        )
+    return TorchvisionBackbone(
+        features,
+        out_features=cfg.MODEL.TORCHVISION.OUT_FEATURES,
+        freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+        in_channels=input_shape.channels,
+    )
