@@ -22,14 +22,19 @@ from detectron2.evaluation import COCOEvaluator, PascalVOCDetectionEvaluator, ve
 from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.utils import comm
 
-from ohem_d2 import OHEMROIHeads, add_ohem_config
+from ohem_d2 import OHEMMixin, add_ohem_config
 from ohem_d2.checkpoint import AtomicCheckpointer
-from ohem_d2.engine import InputError, check_inputs
+from ohem_d2.data import build_train_loader
+from ohem_d2.engine import AccumulatingTrainer, InputError, check_inputs
 
 logger = logging.getLogger("detectron2.ohem_d2")  # below the one that default_setup configures
 
 
 class Trainer(DefaultTrainer):
+    @classmethod
+    def build_train_loader(cls, cfg):
+        return build_train_loader(cfg)
+
     @classmethod
     def build_evaluator(cls, cfg, dataset_name):
         if MetadataCatalog.get(dataset_name).get("evaluator_type") == "pascal_voc":
@@ -42,9 +47,17 @@ class Trainer(DefaultTrainer):
         )
 
     def build_hooks(self):
+        if self.cfg.SOLVER.ACCUMULATION_PASSES > 1:
+            self._trainer = AccumulatingTrainer(
+                self._trainer.model,
+                self._trainer.data_loader,
+                self._trainer.optimizer,
+                self.cfg.SOLVER.ACCUMULATION_PASSES,
+                self.cfg.SOLVER.AMP.ENABLED,
+            )
         # detectron2 0.5 does not have the state of the optimizer in the trainer's.
         state = {} if "_trainer" in self.state_dict() else {"optimizer": self._trainer}
-        # Here because the hook that saves checkpoints is built next.
+        # Both here because the hook that saves checkpoints, which is built next, refers to them.
         self.checkpointer = AtomicCheckpointer(
             self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self), **state
         )
@@ -83,10 +96,11 @@ def describe_sampling(cfg):
         str: in a sentence, which RoIs the model that `cfg` describes is trained on.
     """
     heads, ohem = cfg.MODEL.ROI_HEADS, cfg.MODEL.OHEM
-    if not issubclass(ROI_HEADS_REGISTRY.get(heads.NAME), OHEMROIHeads):
+    if not issubclass(ROI_HEADS_REGISTRY.get(heads.NAME), OHEMMixin):
+        background = f", background of an IoU of {heads.BG_LO} or more" if heads.BG_LO else ""
         return (
             f"{heads.NAME}, {heads.BATCH_SIZE_PER_IMAGE} RoIs an image at random, "
-            f"at most {heads.POSITIVE_FRACTION:.0%} of them foreground."
+            f"at most {heads.POSITIVE_FRACTION:.0%} of them foreground{background}."
         )
     ratio = ohem.POSITIVE_FRACTION
     return (

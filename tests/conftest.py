@@ -4,10 +4,13 @@ Configs, and small ROI heads and RoIs for the tests of the method.
 
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_pascal_voc
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
@@ -192,3 +195,49 @@ def use_clutter(root):
         DatasetCatalog.remove(name)
         MetadataCatalog.pop(name)
     register_clutter(str(root))
+
+
+def make_voc(root, name, images):
+    """
+    Write and register a dataset in the layout of PASCAL VOC, of gray images of 100 x 80 pixels.
+
+    Args:
+        images (dict): by image id a list of objects: class, box as in the XML file, "difficult"
+            (None: the element is not written)
+    """
+    for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (root / folder).mkdir(parents=True)
+    for image_id, objects in images.items():
+        cv2.imwrite(str(root / f"JPEGImages/{image_id}.jpg"), np.full((80, 100, 3), 128, np.uint8))
+        text = "<annotation><size><width>100</width><height>80</height></size>"
+        for class_name, box, difficult in objects:
+            text += f"<object><name>{class_name}</name>"
+            if difficult is not None:
+                text += f"<difficult>{difficult}</difficult>"
+            corners = zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
+            text += f"<bndbox>{''.join(f'<{k}>{v}</{k}>' for k, v in corners)}</bndbox></object>"
+        (root / f"Annotations/{image_id}.xml").write_text(text + "</annotation>")
+    (root / "ImageSets/Main/train.txt").write_text("\n".join(images) + "\n")
+    register_pascal_voc(name, str(root), "train", 2012, VOC_CLASSES)
+
+
+VOC_CLASSES = ("cat", "dog", "cow")
+# An object at (10, 10) of 30 x 20 in coordinates of detectron2, and a difficult one at (60, 40).
+VOC_IMAGES = {
+    "both": [("dog", (11, 11, 40, 30), 0), ("cow", (61, 41, 90, 70), 1)],
+    "difficult_alone": [("cow", (61, 41, 90, 70), 1)],
+    "easy_alone": [("dog", (11, 11, 40, 30), 0)],
+    "without_the_flag": [("cat", (11, 11, 40, 30), None)],
+}
+
+
+@pytest.fixture
+def voc(tmp_path):
+    """
+    The name of a registered dataset of VOC_IMAGES.
+    """
+    name = "made_voc_train"
+    make_voc(tmp_path / "voc", name, VOC_IMAGES)
+    yield name
+    DatasetCatalog.remove(name)
+    MetadataCatalog.pop(name)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper, build_detection_test_loader
+from detectron2.data import build_detection_test_loader
 from detectron2.data import transforms as T
 from detectron2.evaluation import inference_context
 from detectron2.modeling import GeneralizedRCNN
@@ -15,6 +15,7 @@ from detectron2.structures import Instances
 from detectron2.utils import comm
 from torch import Tensor
 
+from ohem_d2.data import IgnoreRegionsMapper, get_annotated_dicts
 from ohem_d2.modeling.roi_heads import check_minable, label_rois, read_only_roi_losses
 from ohem_d2.modeling.roi_heads.ignore_regions import DEFAULT_IOA_THRESH, remove_ignored_proposals
 from ohem_d2.modeling.roi_heads.roi_forward import box_predictors
@@ -29,8 +30,11 @@ def build_mean_roi_loss_loader(cfg: CfgNode, dataset_name: str) -> torch.utils.d
     """
     resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
     # is_train, because the mapper drops the annotations otherwise.
-    mapper = DatasetMapper(cfg, is_train=True, augmentations=[resize])
-    return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+    mapper = IgnoreRegionsMapper(cfg, is_train=True, augmentations=[resize])
+    dataset_dicts = get_annotated_dicts(cfg, [dataset_name], is_train=False)
+    return build_detection_test_loader(
+        dataset_dicts, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS
+    )
 
 
 @torch.no_grad()

@@ -1,0 +1,69 @@
+"""
+Loaders of images with annotations, in which crowds and difficult objects are ignore regions.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import build_detection_train_loader, get_detection_dataset_dicts
+from detectron2.data.build import filter_images_with_only_crowd_annotations
+
+from .dataset_mapper import IgnoreRegionsMapper
+from .difficult import handle_difficult_objects
+
+__all__ = ["build_train_loader", "get_annotated_dicts"]
+
+
+def get_annotated_dicts(
+    cfg: CfgNode, dataset_names: Sequence[str], is_train: bool
+) -> list[dict[str, Any]]:
+    """
+    Same as :func:`get_detection_dataset_dicts`, with difficult objects as DATASETS.DIFFICULT says.
+
+    Args:
+        cfg (CfgNode): a detectron2 config with the keys of :func:`add_ohem_config`.
+        dataset_names (Sequence[str]): registered datasets, for training or for testing.
+        is_train (bool): whether to leave out images that detectron2 does not train on: those
+            without objects (DATALOADER.FILTER_EMPTY_ANNOTATIONS) or with too few keypoints.
+
+    Returns:
+        list[dict]: in detectron2's dataset format, with proposals if MODEL.LOAD_PROPOSALS.
+    """
+    datasets = cfg.DATASETS
+    proposal_files = {
+        **dict(zip(datasets.TEST, datasets.PROPOSAL_FILES_TEST, strict=False)),
+        **dict(zip(datasets.TRAIN, datasets.PROPOSAL_FILES_TRAIN, strict=False)),
+    }
+    filter_empty = is_train and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+    dataset_dicts = get_detection_dataset_dicts(
+        list(dataset_names),
+        filter_empty=filter_empty,
+        min_keypoints=(
+            cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
+            if is_train and cfg.MODEL.KEYPOINT_ON
+            else 0
+        ),
+        proposal_files=(
+            [proposal_files[name] for name in dataset_names] if cfg.MODEL.LOAD_PROPOSALS else None
+        ),
+    )
+    dataset_dicts = handle_difficult_objects(dataset_dicts, dataset_names, datasets.DIFFICULT)
+    # Again, because an image may have difficult objects only.
+    if filter_empty and "annotations" in dataset_dicts[0]:
+        dataset_dicts = filter_images_with_only_crowd_annotations(dataset_dicts)
+    return dataset_dicts
+
+
+def build_train_loader(cfg: CfgNode) -> torch.utils.data.DataLoader:
+    """
+    Same as :func:`build_detection_train_loader` of detectron2, with crowds and difficult objects
+    as ignore regions.
+
+    Args:
+        cfg (CfgNode): a detectron2 config with the keys of :func:`add_ohem_config`.
+    """
+    dataset_dicts = get_annotated_dicts(cfg, cfg.DATASETS.TRAIN, is_train=True)
+    mapper = IgnoreRegionsMapper(cfg, is_train=True)
+    return build_detection_train_loader(cfg, mapper=mapper, dataset=dataset_dicts)

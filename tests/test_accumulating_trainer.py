@@ -1,0 +1,73 @@
+import copy
+
+import pytest
+import torch
+from conftest import load_config
+from detectron2.engine import SimpleTrainer
+from detectron2.modeling import build_model
+from detectron2.solver import build_optimizer
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
+
+from ohem_d2.engine import AccumulatingTrainer
+
+OPTIONS = (
+    *("MODEL.DEVICE", "cpu"),
+    # Statistics of a batch are those of a pass.
+    *("MODEL.RESNETS.NORM", "FrozenBN"),
+    *("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 0.5),  # so that it clips
+)
+
+
+def make_images(count):
+    generator = torch.Generator().manual_seed(0)
+    images = []
+    for _ in range(count):
+        start = torch.rand(3, 2, generator=generator) * 60
+        boxes = torch.cat([start, start + 20 + torch.rand(3, 2, generator=generator) * 40], dim=1)
+        images.append(
+            {
+                "image": (torch.rand(3, 128, 128, generator=generator) * 255).byte(),
+                "instances": Instances(
+                    (128, 128), gt_boxes=Boxes(boxes), gt_classes=torch.tensor([0, 1, 2])
+                ),
+            }
+        )
+    return images
+
+
+def run(make_trainer, images, steps=2):
+    # With OHEM, because a random sample of RoIs depends on what was drawn before.
+    cfg = load_config("demo/faster_rcnn_R_18_ohem.yaml", *OPTIONS)
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    before = copy.deepcopy(model.state_dict())
+    trainer = make_trainer(model, [images] * steps, build_optimizer(cfg, model))
+    with EventStorage(0) as storage:
+        for trainer.iter in range(steps):
+            torch.manual_seed(trainer.iter)  # of the samples
+            trainer.run_step()
+            storage.step()
+        losses = {k: v.values()[-1][0] for k, v in storage.histories().items() if "loss" in k}
+    return before, model.state_dict(), losses
+
+
+@pytest.mark.parametrize("num_images, passes", [(2, 2), (3, 2), (3, 8)])
+def test_same_as_a_step_of_all_images(num_images, passes):
+    images = make_images(num_images)
+    before, expected, expected_losses = run(SimpleTrainer, images)
+    sizes = []
+
+    def make_trainer(model, *args):
+        model.register_forward_pre_hook(lambda _module, inputs: sizes.append(len(inputs[0])))
+        return AccumulatingTrainer(model, *args, passes)
+
+    _, found, losses = run(make_trainer, images)
+    assert max(sizes) == -(-num_images // passes) and sum(sizes) == 2 * num_images
+    changed = 0
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, msg=name)
+        changed += not torch.equal(value, before[name])
+    assert changed > 20
+    for name in ("total_loss", "loss_cls", "loss_box_reg", "loss_rpn_cls", "loss_rpn_loc"):
+        assert losses[name] == pytest.approx(expected_losses[name], rel=1e-4), name

@@ -1,0 +1,54 @@
+import pytest
+from detectron2.data import DatasetCatalog
+
+from ohem_d2.data import handle_difficult_objects
+
+EASY, DIFFICULT = [10, 10, 40, 30], [60, 40, 90, 70]
+
+
+@pytest.mark.parametrize(
+    "practice, both, difficult_alone",
+    [
+        ("train", [(EASY, 0), (DIFFICULT, 0)], [(DIFFICULT, 0)]),
+        ("drop", [(EASY, 0)], []),
+        ("ignore", [(EASY, 0), (DIFFICULT, 1)], [(DIFFICULT, 1)]),
+    ],
+)
+def test_practices(voc, practice, both, difficult_alone):
+    records = handle_difficult_objects(DatasetCatalog.get(voc), [voc], practice)
+    found = {
+        x["image_id"]: [(a["bbox"], a.get("iscrowd", 0)) for a in x["annotations"]] for x in records
+    }
+    assert found == {
+        "both": both,
+        "difficult_alone": difficult_alone,
+        "easy_alone": [(EASY, 0)],
+        "without_the_flag": [(EASY, 0)],
+    }
+
+
+def test_images_of_other_datasets_are_left_alone(voc):
+    records = DatasetCatalog.get(voc)
+    others = [{**x, "file_name": "elsewhere/JPEGImages/1.jpg"} for x in DatasetCatalog.get(voc)]
+    found = handle_difficult_objects(records + others, [voc, "coco_2017_train"], "drop")
+    assert found[:4] == handle_difficult_objects(records, [voc], "drop")
+    assert found[4:] == others
+    assert handle_difficult_objects(others, ["coco_2017_train"], "drop") == others
+
+
+def test_the_input_is_left_alone(voc):
+    records = DatasetCatalog.get(voc)
+    handle_difficult_objects(records, [voc], "ignore")
+    assert records == DatasetCatalog.get(voc)
+
+
+def test_annotations_that_are_not_those_of_the_file(voc):
+    records = DatasetCatalog.get(voc)
+    records[0]["annotations"].pop()
+    with pytest.raises(ValueError, match=r"both.xml has 2 objects, .* 1 for this image"):
+        handle_difficult_objects(records, [voc], "drop")
+
+
+def test_unknown_practice():
+    with pytest.raises(ValueError, match="DATASETS.DIFFICULT is 'skip', and has to be one of"):
+        handle_difficult_objects([], [], "skip")
