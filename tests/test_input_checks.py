@@ -1,9 +1,11 @@
+import numpy as np
 import pytest
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ohem_d2 import add_ohem_config
 from ohem_d2.data.datasets.clutter import generate_clutter
+from ohem_d2.data.proposal_file import make_proposals, write_proposals
 from ohem_d2.engine import InputError, check_inputs
 
 NAMES = ("checks_voc", "checks_coco", "checks_lvis", "checks_plain")
@@ -48,6 +50,8 @@ def test_all_is_there(cfg, tmp_path):
     "key, value, message",
     [
         ("MODEL.ROI_HEADS.NAME", "OHEMRoIHeads", "OHEMRoIHeads, .* Did you mean OHEMROIHeads"),
+        ("MODEL.ROI_HEADS.BG_LO", 0.1, "BG_LO is 0.1, which OHEMROIHeads does not know"),
+        ("DATASETS.DIFFICULT", "skip", "DIFFICULT is 'skip', .* one of: train, drop, ignore"),
         ("DATASETS.TRAIN", (), "DATASETS.TRAIN is empty"),
         ("DATASETS.TRAIN", ("check_voc",), "check_voc, which is not registered. Did you mean"),
         ("DATASETS.TEST", ("zzz",), r"DATASETS.TEST names zzz, which is not registered\.$"),
@@ -78,14 +82,64 @@ def test_files_of_a_dataset(cfg, tmp_path, name, missing):
         check_inputs(cfg)
 
 
-def test_proposal_files(cfg, tmp_path):
+@pytest.fixture
+def with_proposals(cfg, tmp_path):
+    """
+    A config with proposals that fit: of a dataset for each of the names, with one image.
+    """
+
+    def records(image_id):
+        return [{"image_id": image_id, "height": 60, "width": 100}]
+
+    for name in NAMES:
+        DatasetCatalog.remove(name)
+        DatasetCatalog.register(name, lambda name=name: records(f"of_{name}"))
+        write(tmp_path / f"{name}.pkl", f"of_{name}")
     cfg.MODEL.LOAD_PROPOSALS = True
-    cfg.DATASETS.PROPOSAL_FILES_TRAIN = ("a.pkl", str(tmp_path))
+    for key in ("TRAIN", "TEST"):
+        cfg.DATASETS[f"PROPOSAL_FILES_{key}"] = tuple(
+            str(tmp_path / f"{name}.pkl") for name in cfg.DATASETS[key]
+        )
+    return cfg
+
+
+def write(path, image_id, x1=100, size=(60, 100)):
+    write_proposals(path, make_proposals([image_id], [np.array([[0, 0, x1, 60]])], [size]))
+
+
+def test_proposal_files(with_proposals):
+    cfg = with_proposals
+    check_inputs(cfg)
+    cfg.DATASETS.PROPOSAL_FILES_TEST = ("https://example.com/proposals.pkl",)  # comes later
+    check_inputs(cfg)
+    cfg.DATASETS.PROPOSAL_FILES_TRAIN = ("a.pkl", "b.pkl")
     with pytest.raises(InputError, match="PROPOSAL_FILES_TRAIN is a.pkl, which does not exist"):
         check_inputs(cfg)
-    cfg.DATASETS.PROPOSAL_FILES_TRAIN = (str(tmp_path), str(tmp_path))
-    cfg.DATASETS.PROPOSAL_FILES_TEST = (str(tmp_path),)
+    cfg.MODEL.LOAD_PROPOSALS = False
     check_inputs(cfg)
+    cfg.MODEL.LOAD_PROPOSALS = True
+    check_inputs(cfg, eval_only=True)
+
+
+@pytest.mark.parametrize("name, key", [("checks_plain", "TRAIN"), ("checks_coco", "TEST")])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ({"image_id": "other"}, "Image of_{name} has no entry in the proposals"),
+        ({"x1": 120}, r"Image of_{name}: box 0 \(0, 0, 120, 60\).*beyond"),
+        ({"size": (50, 100)}, "Image of_{name}: .* height 50 .* height 60"),
+        (None, "{name}.pkl is not a proposal file"),
+    ],
+)
+def test_proposals_of_something_else(with_proposals, tmp_path, name, key, content, message):
+    file = tmp_path / f"{name}.pkl"
+    if content is None:
+        file.write_text("something else")
+    else:
+        write(file, **{"image_id": f"of_{name}", **content})
+    expected = rf"DATASETS.PROPOSAL_FILES_{key}: {file} cannot be used with {name}\. "
+    with pytest.raises(InputError, match=expected + "(.*/)?" + message.format(name=name)):
+        check_inputs(with_proposals)
 
 
 def test_only_what_will_be_used_is_looked_for(cfg, tmp_path):

@@ -10,7 +10,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.utils.file_io import PathManager
 
-__all__ = ["InputError", "check_inputs"]
+from ..data.difficult import PRACTICES
+from ..data.proposal_file import check_proposals, read_proposals
+
+__all__ = ["InputError", "check_dataset", "check_inputs"]
 
 
 class InputError(ValueError):
@@ -21,8 +24,8 @@ class InputError(ValueError):
 
 def check_inputs(cfg: CfgNode, eval_only: bool = False, resume: bool = False) -> None:
     """
-    Check that the ROI heads are registered, and that the datasets, weights and proposals that a
-    config names exist.
+    Check that the ROI heads are registered, that the datasets and weights that a config names
+    exist, and that its proposals are of its datasets.
 
     Args:
         cfg (CfgNode): a detectron2 config.
@@ -30,13 +33,23 @@ def check_inputs(cfg: CfgNode, eval_only: bool = False, resume: bool = False) ->
         resume (bool): whether the weights will come from the last checkpoint, if there is one.
 
     Raises:
-        InputError: for the first thing that is not there.
+        InputError: for the first thing that is not there or does not fit.
     """
     heads = cfg.MODEL.ROI_HEADS.NAME
     if heads not in ROI_HEADS_REGISTRY:
         raise InputError(
             f"MODEL.ROI_HEADS.NAME is {heads}, which is not registered."
             + _did_you_mean(heads, [name for name, _ in ROI_HEADS_REGISTRY])
+        )
+    if cfg.MODEL.ROI_HEADS.BG_LO and heads != "HeuristicROIHeads":
+        raise InputError(
+            f"MODEL.ROI_HEADS.BG_LO is {cfg.MODEL.ROI_HEADS.BG_LO}, which {heads} does not know: "
+            "it has to be 0, or MODEL.ROI_HEADS.NAME HeuristicROIHeads."
+        )
+    if cfg.DATASETS.DIFFICULT not in PRACTICES:
+        raise InputError(
+            f"DATASETS.DIFFICULT is {cfg.DATASETS.DIFFICULT!r}, and has to be one of: "
+            f"{', '.join(PRACTICES)}."
         )
     if not eval_only and not cfg.DATASETS.TRAIN:
         raise InputError("DATASETS.TRAIN is empty: it has to name what to train on.")
@@ -51,35 +64,46 @@ def check_inputs(cfg: CfgNode, eval_only: bool = False, resume: bool = False) ->
         _check_file("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS)
 
 
+def check_dataset(name: str, named_by: str) -> None:
+    """
+    Check that a dataset is registered, and that its files exist.
+
+    Args:
+        name (str): as in DatasetCatalog.
+        named_by (str): where the name is from, such as "DATASETS.TRAIN".
+
+    Raises:
+        InputError: if it is not there.
+    """
+    registered = DatasetCatalog.list()
+    if name not in registered:
+        raise InputError(
+            f"{named_by} names {name}, which is not registered." + _did_you_mean(name, registered)
+        )
+    metadata = MetadataCatalog.get(name)
+    paths = [metadata.get(x) for x in ("json_file", "image_root", "dirname")]
+    if metadata.get("evaluator_type") == "pascal_voc":
+        paths.append(os.path.join(metadata.dirname, "ImageSets", "Main", f"{metadata.split}.txt"))
+    for path in paths:
+        if path and _is_missing(path):
+            made_by = metadata.get("made_by")
+            raise InputError(
+                f"Dataset {name} ({named_by}) needs {path}, which does not exist. "
+                + (f"It is made by: {made_by}. " if made_by else "")
+                + "The folder of all datasets is the environment variable "
+                "DETECTRON2_DATASETS, or else ./datasets."
+            )
+
+
 def _check_datasets(key: str, names: tuple[str, ...]) -> None:
     for name in names:
-        registered = DatasetCatalog.list()
-        if name not in registered:
-            raise InputError(
-                f"DATASETS.{key} names {name}, which is not registered."
-                + _did_you_mean(name, registered)
-            )
-        metadata = MetadataCatalog.get(name)
-        evaluator_type = metadata.get("evaluator_type", "coco")
+        check_dataset(name, f"DATASETS.{key}")
+        evaluator_type = MetadataCatalog.get(name).get("evaluator_type", "coco")
         if key == "TEST" and evaluator_type not in ("coco", "pascal_voc"):
             raise InputError(
                 f"DATASETS.TEST names {name}, which is evaluated by '{evaluator_type}'. "
                 "Only 'coco' and 'pascal_voc' are supported."
             )
-        paths = [metadata.get(x) for x in ("json_file", "image_root", "dirname")]
-        if evaluator_type == "pascal_voc":
-            paths.append(
-                os.path.join(metadata.dirname, "ImageSets", "Main", f"{metadata.split}.txt")
-            )
-        for path in paths:
-            if path and _is_missing(path):
-                made_by = metadata.get("made_by")
-                raise InputError(
-                    f"Dataset {name} (DATASETS.{key}) needs {path}, which does not exist. "
-                    + (f"It is made by: {made_by}. " if made_by else "")
-                    + "The folder of all datasets is the environment variable "
-                    "DETECTRON2_DATASETS, or else ./datasets."
-                )
 
 
 def _check_proposal_files(key: str, datasets: CfgNode) -> None:
@@ -87,10 +111,20 @@ def _check_proposal_files(key: str, datasets: CfgNode) -> None:
     if len(names) != len(files):
         raise InputError(
             f"DATASETS.PROPOSAL_FILES_{key} has {len(files)} files for the {len(names)} datasets "
-            f"of DATASETS.{key}. MODEL.LOAD_PROPOSALS needs one for each."
+            f"of DATASETS.{key}. MODEL.LOAD_PROPOSALS needs one for each. "
+            "tools/compute_proposals.py makes them."
         )
-    for file in files:
+    for name, file in zip(names, files, strict=True):
         _check_file(f"DATASETS.PROPOSAL_FILES_{key}", file)
+        if _is_remote(file):
+            continue
+        dataset_dicts = DatasetCatalog.get(name)
+        try:
+            check_proposals(read_proposals(file), dataset_dicts)
+        except ValueError as e:
+            raise InputError(
+                f"DATASETS.PROPOSAL_FILES_{key}: {file} cannot be used with {name}. {e}"
+            ) from e
 
 
 def _check_file(key: str, path: str) -> None:
@@ -99,8 +133,12 @@ def _check_file(key: str, path: str) -> None:
 
 
 def _is_missing(path: str) -> bool:
+    return not _is_remote(path) and not PathManager.exists(path)
+
+
+def _is_remote(path: str) -> bool:
     # What is to be downloaded is not looked for.
-    return "://" not in path and not PathManager.exists(path)
+    return "://" in path
 
 
 def _did_you_mean(name: str, known: list[str]) -> str:

@@ -1,0 +1,313 @@
+import json
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import compute_proposals
+import cv2
+import numpy as np
+import pytest
+from compute_proposals import Result, open_partial
+from conftest import load_config, use_clutter
+from detectron2.data import DatasetCatalog, build_detection_train_loader
+from detectron2.modeling import build_model
+from detectron2.structures import BoxMode
+from detectron2.utils.events import EventStorage
+from PIL import Image
+
+from ohem_d2.data.datasets.clutter import generate_clutter
+from ohem_d2.data.proposal_file import check_proposals, read_proposals
+from ohem_d2.data.selective_search import selective_search
+from ohem_d2.engine import InputError
+
+NAME = "clutter_coco_train"
+COUNT = 10
+
+
+@pytest.fixture
+def root(tmp_path):
+    generate_clutter(str(tmp_path), 0, {"train": COUNT, "test": 2})
+    use_clutter(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """
+    The tool in this process.
+    """
+
+    def run(*arguments):
+        argv = ["compute_proposals.py", *map(str, arguments), "--processes", "0"]
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", argv)
+            compute_proposals.main()
+
+    return run
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """
+    Boxes that are different in each image, and quickly there.
+    """
+
+    def quick_selective_search(image, mode):
+        return np.float32([[0, 0, image.mean() % 200, image.std() % 160]])
+
+    monkeypatch.setattr(compute_proposals, "selective_search", quick_selective_search)
+
+
+def slow_selective_search(image, mode):
+    time.sleep(0.3)
+    return selective_search(image, mode)
+
+
+def run_slowly_in_a_process_group(output):
+    os.setsid()
+    compute_proposals.selective_search = slow_selective_search
+    sys.argv = ["compute_proposals.py", NAME, str(output), "--processes", "2"]
+    compute_proposals.main()
+
+
+def start(output):
+    """
+    The tool in another process, with two workers. It will take more than a second.
+    """
+    cv2.setNumThreads(1)  # a fork does not have OpenCV's threads, and would wait for them
+    process = multiprocessing.get_context("fork").Process(
+        target=run_slowly_in_a_process_group, args=(output,)
+    )
+    process.start()
+    return process
+
+
+def wait_for_images(partial, count):
+    deadline = time.monotonic() + 60
+    while not partial.exists() or count_images(partial) < count:
+        assert time.monotonic() < deadline, "the tool writes nothing"
+        time.sleep(0.01)
+
+
+def count_images(partial):
+    with open(partial, "rb") as file:
+        file.readline()
+        count = 0
+        try:
+            while True:
+                pickle.load(file)
+                count += 1
+        except (EOFError, pickle.UnpicklingError):
+            return count
+
+
+def test_goes_on_after_being_killed_and_stopped(root, run, capfd):
+    undisturbed, output = root / "undisturbed.pkl", root / "output.pkl"
+    partial = root / "output.pkl.partial"
+    run(NAME, undisturbed)
+
+    process = start(output)
+    wait_for_images(partial, 2)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert not output.exists()
+    killed_after = count_images(partial)
+    assert 2 <= killed_after < COUNT
+    # As if it had been killed in the middle of a write.
+    with open(partial, "ab") as file:
+        file.write(pickle.dumps(("9", (160, 208), np.zeros((9, 4)), ""))[:-20])
+
+    process = start(output)
+    wait_for_images(partial, killed_after + 2)
+    os.killpg(process.pid, signal.SIGINT)  # to the workers, too, as a terminal does
+    process.join()
+    assert process.exitcode == 1 and not output.exists()
+    stopped_after = count_images(partial)
+    assert killed_after + 2 <= stopped_after < COUNT
+    printed = capfd.readouterr()
+    assert "Stopped. What is done is in" in printed.err and "Traceback" not in printed.err
+    assert f"{killed_after} of {COUNT} images are there" in printed.out
+
+    run(NAME, output)
+    assert f"{stopped_after} of {COUNT} images are there" in capfd.readouterr().out
+    assert output.read_bytes() == undisturbed.read_bytes()
+    assert not partial.exists()
+
+
+@pytest.mark.skipif(
+    multiprocessing.get_start_method() != "fork", reason="workers do not see what is patched"
+)
+def test_a_killed_worker_is_told(root, monkeypatch):
+    def die(image, mode):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    cv2.setNumThreads(1)
+    monkeypatch.setattr(compute_proposals, "selective_search", die)
+    monkeypatch.setattr(
+        sys, "argv", ["compute_proposals.py", NAME, str(root / "out.pkl"), "--processes", "1"]
+    )
+    with pytest.raises(SystemExit, match=r"(?s)worker .* the same command goes on .* Fewer --proc"):
+        compute_proposals.main()
+
+
+def test_command_line(root):
+    tool = Path(compute_proposals.__file__)
+    output = root / "new" / "output.pkl"
+    subprocess.run(
+        [sys.executable, "-W", "ignore", tool, "clutter_voc_test", output, "--mode", "quality"],
+        env={
+            **os.environ,
+            "DETECTRON2_DATASETS": str(root),
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        },
+        check=True,
+        timeout=120,
+    )
+    assert list(output.parent.iterdir()) == [output]
+    proposals = pickle.loads(output.read_bytes())
+    assert proposals["bbox_mode"] == 0 == BoxMode.XYXY_ABS
+    assert proposals["image_sizes"].tolist() == [[160, 208]] * 2
+    dataset_dicts = DatasetCatalog.get("clutter_voc_test")
+    assert proposals["ids"] == [x["image_id"] for x in dataset_dicts]
+    for i, record in enumerate(dataset_dicts):
+        boxes, logits = proposals["boxes"][i], proposals["objectness_logits"][i]
+        expected = selective_search(cv2.imread(record["file_name"]), "quality")
+        assert np.array_equal(boxes, expected)
+        # In this order also after a sort that is not stable.
+        assert boxes.dtype == logits.dtype == np.float32
+        assert (np.diff(logits) < 0).all() and logits.shape == (len(boxes),)
+
+
+def test_fast_rcnn_trains_on_them(root, run):
+    output = root / "output.pkl"
+    run(NAME, output)
+    cfg = load_config(
+        "demo/faster_rcnn_R_18_ohem.yaml",
+        *("MODEL.DEVICE", "cpu", "MODEL.LOAD_PROPOSALS", True, "SOLVER.IMS_PER_BATCH", 2),
+        *("MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"),
+        *("DATASETS.TRAIN", (NAME,), "DATASETS.PROPOSAL_FILES_TRAIN", (str(output),)),
+        *("DATALOADER.NUM_WORKERS", 0),
+    )
+    batch = next(iter(build_detection_train_loader(cfg)))
+    assert all(len(x["proposals"]) > 20 for x in batch)
+    model = build_model(cfg).train()
+    with EventStorage():
+        losses = model(batch)
+    assert {"loss_cls", "loss_box_reg"} == losses.keys()
+    sum(losses.values()).backward()
+    gradient = model.roi_heads.box_predictor.cls_score.weight.grad
+    assert gradient.isfinite().all() and gradient.abs().sum() > 0
+
+
+def test_broken_images_are_named_and_the_rest_is_kept(root, run, quick, capsys):
+    output = root / "output.pkl"
+    images = root / "clutter" / "JPEGImages"
+    content = {}
+    for i in (1, 4, 6):
+        file = images / f"train_{i:06d}.jpg"
+        content[file] = file.read_bytes()
+    missing, truncated, smaller = content
+    missing.unlink()
+    truncated.write_bytes(content[truncated][:2000])
+    with Image.open(smaller) as image:
+        image.resize((104, 80)).save(smaller)
+    with pytest.raises(SystemExit) as error:
+        run(NAME, output)
+    message = error.value.code
+    assert f"3 of {COUNT} images failed" in message and "goes on from there" in message
+    assert f"image 2: {missing}: FileNotFoundError" in message
+    assert f"image 5: {truncated}: OSError: image file is truncated" in message
+    assert "image 7: " in message and "got (104, 80), expect (208, 160)" in message
+    assert not output.exists()
+
+    for file, data in content.items():
+        file.write_bytes(data)
+    capsys.readouterr()
+    run(NAME, output)
+    assert f"{COUNT - 3} of {COUNT} images are there" in capsys.readouterr().out
+    check_proposals(read_proposals(str(output)), DatasetCatalog.get(NAME))
+    # In the dataset's order, although these came last.
+    assert read_proposals(str(output))["ids"] == [str(i + 1) for i in range(COUNT)]
+    run(NAME, root / "undisturbed.pkl")
+    assert output.read_bytes() == (root / "undisturbed.pkl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["clutter_coco_trian", "new.pkl"], "clutter_coco_trian, .* Did you mean clutter_coco_tr"),
+        ([NAME, "mine.pkl"], "mine.pkl is there already. Move it away"),
+        (["voc_2007_train", "new.pkl"], "voc_2007_train .*needs .*, which does not exist.*DETECTR"),
+    ],
+)
+def test_refusals(root, run, monkeypatch, arguments, message):
+    monkeypatch.chdir(root)
+    (root / "mine.pkl").write_text("mine")
+    with pytest.raises(SystemExit, match=message):
+        run(*arguments)
+    assert (root / "mine.pkl").read_text() == "mine"
+    assert not list(root.glob("*.partial"))
+
+
+def test_without_opencvs_contributed_modules(root, run, monkeypatch):
+    monkeypatch.delattr(cv2, "ximgproc")
+    with pytest.raises(SystemExit, match=r'pip install "ohem_d2\[proposals\]"'):
+        run(NAME, root / "output.pkl")
+
+
+def test_a_partial_file_of_another_run_is_left_alone(root, run, quick):
+    output, partial = root / "output.pkl", root / "output.pkl.partial"
+    about = json.loads(compute_proposals.describe_run(NAME, DatasetCatalog.get(NAME), "fast"))
+    others = [{**about, key: "other"} for key in ("dataset", "images", "mode", "opencv")]
+    for content in [*map(json.dumps, others), "my notes", "\n"]:
+        partial.write_text(content + "\n...")
+        with pytest.raises(SystemExit, match=r"partial is there, and was not begun by this comma"):
+            run(NAME, output)
+        assert partial.read_text() == content + "\n..."
+    partial.unlink()
+    (root / "clutter" / "JPEGImages" / "train_000000.jpg").write_bytes(b"")
+    with pytest.raises(SystemExit, match=f"1 of {COUNT} images failed"):
+        run(NAME, output)
+    with pytest.raises(SystemExit, match='it has .*"mode": "fast"'):
+        run(NAME, output, "--mode", "quality")
+
+
+def test_a_run_that_was_killed_at_its_very_end(root, run, quick):
+    # The proposals have been written, and the partial file has not been removed.
+    output, partial = root / "output.pkl", root / "output.pkl.partial"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda self: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(NAME, output)
+    before = output.read_bytes()
+    with pytest.raises(SystemExit, match="output.pkl is there already"):
+        run(NAME, output)
+    output.unlink()
+    run(NAME, output)
+    assert output.read_bytes() == before and not partial.exists()
+
+
+def test_a_partial_file_that_is_cut_anywhere(tmp_path):
+    path = tmp_path / "partial"
+    assert open_partial(path, "about") == []
+    results = [Result(str(i), (6, 8), np.full((i, 4), i, np.float32)) for i in range(3)]
+    ends = [path.stat().st_size]
+    with open(path, "ab") as file:
+        for result in results:
+            file.write(pickle.dumps(tuple(result)))
+            ends.append(file.tell())
+    whole = path.read_bytes()
+    for cut in range(len(whole) + 1):
+        path.write_bytes(whole[:cut])
+        read = open_partial(path, "about")
+        count = sum(end <= cut for end in ends[1:])
+        assert [x.image_id for x in read] == [str(i) for i in range(count)]
+        assert all(np.array_equal(x.boxes, y.boxes) for x, y in zip(read, results, strict=False))
+        assert path.read_bytes() == whole[: ends[count]]
+    with pytest.raises(InputError, match="another"):
+        open_partial(path, "another")
