@@ -195,12 +195,45 @@ def test_without_a_gpu_it_falls_back_to_the_cpu(datasets, tmp_path):
     assert "MODEL.DEVICE is cuda, and there is none here" in (tmp_path / "log.txt").read_text()
 
 
+def test_fast_rcnn_on_proposals(datasets, tmp_path, monkeypatch):
+    """
+    The tools and the config of the demo's Fast R-CNN, in this process: with accumulated gradients,
+    and with a proposal file that is of something else.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(datasets))
+    use_clutter(datasets)
+    options = ["MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path / "output")]
+    for split, key in (("train", "TRAIN"), ("test", "TEST")):
+        file = str(tmp_path / f"{split}.pkl")
+        command = [sys.executable, "tools/compute_proposals.py", f"clutter_voc_{split}", file]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        options += [f"DATASETS.PROPOSAL_FILES_{key}", f"('{file}',)"]
+    options += ["SOLVER.MAX_ITER", "2", "SOLVER.STEPS", "()", "INPUT.MIN_SIZE_TRAIN", "(96,)"]
+    options += ["INPUT.MIN_SIZE_TEST", "96", "MODEL.ROI_BOX_HEAD.FC_DIMS", "[8, 8]"]
+    config = str(ROOT / "configs/demo/fast_rcnn_VGG16_ohem.yaml")
+
+    def run(*more):
+        args = default_argument_parser().parse_args(["--config-file", config, *options, *more])
+        return train_net.main(args)
+
+    run("SOLVER.ACCUMULATION_PASSES", "2")
+    metrics = [json.loads(x) for x in (tmp_path / "output/metrics.json").read_text().splitlines()]
+    (trained,) = (x for x in metrics if "total_loss" in x)
+    assert trained["ohem/num_rois"] > 50
+    with pytest.raises(SystemExit, match=r"PROPOSAL_FILES_TRAIN: .*test.pkl .* Image train_"):
+        run("DATASETS.PROPOSAL_FILES_TRAIN", f"('{tmp_path / 'test.pkl'}',)")
+
+
 def test_sampling_is_described():
     def describe(file, *options):
         return train_net.describe_sampling(load_config(f"demo/{file}", *options))
 
     assert describe("faster_rcnn_R_18.yaml") == (
-        "StandardROIHeads, 64 RoIs an image at random, at most 25% of them foreground."
+        "HeuristicROIHeads, 64 RoIs an image at random, at most 25% of them foreground."
+    )
+    assert "foreground, background of an IoU of 0.1 or more." in describe(
+        "faster_rcnn_R_18.yaml", "MODEL.ROI_HEADS.BG_LO", 0.1
     )
     assert describe("faster_rcnn_R_18_ohem.yaml") == (
         "OHEMROIHeads (online hard example mining), the 64 RoIs an image with the largest loss "

@@ -1,0 +1,95 @@
+#!/usr/bin/env python3
+"""
+Train and evaluate with a config in the style of LazyConfig, as detectron2's tool of the same name.
+
+    python tools/lazyconfig_train_net.py \
+        --config-file configs/COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x_ohem.py
+    python tools/lazyconfig_train_net.py --config-file ... --eval-only train.init_checkpoint=...
+"""
+
+import sys
+from pathlib import Path
+
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import LazyConfig, instantiate
+from detectron2.engine import (
+    AMPTrainer,
+    SimpleTrainer,
+    default_argument_parser,
+    default_setup,
+    default_writers,
+    hooks,
+    launch,
+)
+from detectron2.engine.defaults import create_ddp_model
+from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.utils import comm
+
+from ohem_d2.checkpoint import AtomicCheckpointer
+
+
+def do_test(cfg, model):
+    if "evaluator" not in cfg.dataloader:
+        return {}
+    results = inference_on_dataset(
+        model, instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+    )
+    print_csv_format(results)
+    return results
+
+
+def do_train(args, cfg):
+    model = instantiate(cfg.model).to(cfg.train.device)
+    cfg.optimizer.params.model = model
+    optimizer = instantiate(cfg.optimizer)
+    loader = instantiate(cfg.dataloader.train)
+    model = create_ddp_model(model, **cfg.train.ddp)
+    trainer = (AMPTrainer if cfg.train.amp.enabled else SimpleTrainer)(model, loader, optimizer)
+    # detectron2 0.5 does not have the state of the optimizer in the trainer's.
+    state = {} if "optimizer" in trainer.state_dict() else {"optimizer": optimizer}
+    checkpointer = AtomicCheckpointer(model, cfg.train.output_dir, trainer=trainer, **state)
+    trainer.register_hooks(
+        [
+            hooks.IterationTimer(),
+            hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+            hooks.EvalHook(cfg.train.eval_period, lambda: do_test(cfg, model)),
+        ]
+    )
+    if comm.is_main_process():
+        trainer.register_hooks(
+            [
+                hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer),
+                hooks.PeriodicWriter(
+                    default_writers(cfg.train.output_dir, cfg.train.max_iter),
+                    period=cfg.train.log_period,
+                ),
+            ]
+        )
+    checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
+    resumed = args.resume and checkpointer.has_checkpoint()
+    trainer.train(trainer.iter + 1 if resumed else 0, cfg.train.max_iter)
+
+
+def main(args):
+    cfg = LazyConfig.apply_overrides(LazyConfig.load(args.config_file), args.opts)
+    default_setup(cfg, args)
+    if not args.eval_only:
+        return do_train(args, cfg)
+    model = instantiate(cfg.model).to(cfg.train.device)
+    model = create_ddp_model(model)
+    DetectionCheckpointer(model).load(cfg.train.init_checkpoint)
+    return do_test(cfg, model)
+
+
+if __name__ == "__main__":
+    args = default_argument_parser().parse_args()
+    if not Path(args.config_file).is_file():
+        sys.exit(f"--config-file is {args.config_file!r}, which does not exist.")
+    launch(
+        main,
+        args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=(args,),
+    )
