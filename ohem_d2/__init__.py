@@ -3,7 +3,7 @@ Online hard example mining for detectron2. Importing it registers the ROI heads 
 """
 
 from . import data  # noqa: F401  (registers the datasets)
-from .config import add_ohem_config, use_ohem
+from .config import add_ohem_config
 from .modeling import (
     HeuristicROIHeads,
     LossLayerOHEMROIHeads,
@@ -11,6 +11,7 @@ from .modeling import (
     OHEMMixin,
     OHEMRes5ROIHeads,
     OHEMROIHeads,
+    use_ohem,
 )
 
 __all__ = [

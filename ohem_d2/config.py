@@ -1,58 +1,6 @@
-from collections.abc import Callable
-from pydoc import locate
-from typing import Any, Union
-
 from detectron2.config import CfgNode as CN
-from detectron2.modeling import META_ARCH_REGISTRY, ROI_HEADS_REGISTRY, GeneralizedRCNN
-from omegaconf import DictConfig
 
-__all__ = ["add_ohem_config", "use_ohem"]
-
-# The ROI heads that take the place of others: the same model, trained on hard RoIs.
-OHEM_ROI_HEADS = {
-    "StandardROIHeads": "OHEMROIHeads",
-    "HeuristicROIHeads": "OHEMROIHeads",
-    "Res5ROIHeads": "OHEMRes5ROIHeads",
-    "CascadeROIHeads": "OHEMCascadeROIHeads",
-}
-
-
-def use_ohem(cfg: Union[CN, DictConfig]) -> None:
-    """
-    Have a model trained on hard RoIs: name the ROI heads with online hard example mining that take
-    the place of the config's. Nothing is changed if they are OHEM's already.
-
-    Args:
-        cfg (CfgNode or DictConfig): a config in yacs style, with the keys of
-            :func:`add_ohem_config`, or in the style of LazyConfig, with "model". It is modified.
-
-    Raises:
-        ValueError: if the model has no RoI heads, or they are not known.
-    """
-    if isinstance(cfg, CN):
-        architecture = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
-        heads = cfg.MODEL.ROI_HEADS.NAME
-    else:
-        architecture = _locate(cfg.model._target_)
-        heads = _locate(cfg.model.roi_heads._target_).__name__ if "roi_heads" in cfg.model else ""
-    if not (isinstance(architecture, type) and issubclass(architecture, GeneralizedRCNN)):
-        raise ValueError(f"A {architecture.__name__} has no RoI heads to mine for.")
-    if heads in OHEM_ROI_HEADS.values():
-        return
-    if heads not in OHEM_ROI_HEADS:
-        raise ValueError(
-            f"There are no OHEM heads for {heads}: register a class that names ohem_d2.OHEMMixin "
-            "before it, and name that one."
-        )
-    if isinstance(cfg, CN):
-        cfg.MODEL.ROI_HEADS.NAME = OHEM_ROI_HEADS[heads]
-    else:
-        cfg.model.roi_heads._target_ = ROI_HEADS_REGISTRY.get(OHEM_ROI_HEADS[heads])
-
-
-def _locate(target: Union[str, Callable]) -> Any:
-    # LazyConfig has the class itself or its name.
-    return locate(target) if isinstance(target, str) else target
+__all__ = ["add_ohem_config"]
 
 
 def add_ohem_config(cfg: CN) -> None:

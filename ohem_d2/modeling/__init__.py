@@ -8,6 +8,7 @@ from .roi_heads import (
     OHEMROIHeads,
     VGGBoxHead,
 )
+from .use_ohem import use_ohem
 
 __all__ = [
     "HeuristicROIHeads",
@@ -18,4 +19,5 @@ __all__ = [
     "OHEMRes5ROIHeads",
     "TorchvisionBackbone",
     "VGGBoxHead",
+    "use_ohem",
 ]
