@@ -1,5 +1,6 @@
 # make demo: train and evaluate a detector with and without OHEM; then open output/demo/index.html
 # make test: run the tests
+# make zoo:  have the OHEM twin of every config in detectron2's model zoo train and infer
 # make lint: check style and types
 #
 # Each sets up .venv/ if needed. Settings:
@@ -10,7 +11,7 @@
 PYTHON ?= python3
 DETECTRON2 ?=
 
-.PHONY: demo test lint setup
+.PHONY: demo test zoo lint setup
 
 demo: setup
 	@# -W ignore: PyTorch warns of what detectron2 0.5 uses.
@@ -18,6 +19,9 @@ demo: setup
 
 test: setup
 	.venv/bin/python -m pytest
+
+zoo: setup
+	@.venv/bin/python -W ignore tools/zoo.py
 
 lint: setup
 	.venv/bin/ruff check .

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
+from test_configs import flat
 
-from ohem_d2 import OHEMROIHeads, add_ohem_config
+from ohem_d2 import OHEMMixin, add_ohem_config
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -28,20 +29,27 @@ def test_snippets_build_a_model_that_mines(snippet):
         cfg.MODEL.RPN.IN_FEATURES = cfg.MODEL.ROI_HEADS.IN_FEATURES = ["res5"]
         cfg.MODEL.ROI_BOX_HEAD.NAME = "FastRCNNConvFCHead"
         cfg.MODEL.ROI_BOX_HEAD.NUM_FC = 1
-    assert isinstance(build_model(cfg).roi_heads, OHEMROIHeads)
+    assert isinstance(build_model(cfg).roi_heads, OHEMMixin)
 
 
 def test_there_are_snippets():
-    assert len(SNIPPETS) == 2
+    assert len(SNIPPETS) == 3
 
 
 def test_settings():
+    """
+    The table has every key that is added to detectron2's config, with its default.
+    """
+    theirs = dict(flat(get_cfg()))
     cfg = get_cfg()
     add_ohem_config(cfg)
-    rows = dict(re.findall(r"^\| `MODEL\.OHEM\.(\w+)` \| (.*?) \|", README, re.MULTILINE))
-    assert {k: ast.literal_eval(v) for k, v in rows.items()} == dict(cfg.MODEL.OHEM)
-    batch = re.search(r"`MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE` \| (\d+)", README)
-    assert int(batch.group(1)) == cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
+    added = {k: v for k, v in flat(cfg) if k not in theirs}
+    rows = dict(re.findall(r"^\| `([A-Z][\w.]+)` \| (.*?) \|", README, re.MULTILINE))
+    rows = {k: ast.literal_eval(v) for k, v in rows.items()}
+    assert rows.pop("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE") == (
+        cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
+    )
+    assert rows == added
 
 
 def test_scalars():
@@ -51,6 +59,27 @@ def test_scalars():
     assert all(f"`{name}`" in README for name in logged)
 
 
-def test_files():
-    for name in re.findall(r"\]\(((?!http)[^)]+)\)|`((?:tools|configs|ohem_d2)/[\w/.]*)`", README):
-        assert (ROOT / (name[0] or name[1])).exists(), name
+@pytest.mark.parametrize("page", ["README.md", "docs/configs.md", "docs/ignore_regions.md"])
+def test_files(page):
+    text = (ROOT / page).read_text()
+    for link in re.findall(r"\]\(((?!http|#)[^)#]+)[^)]*\)", text):
+        assert ((ROOT / page).parent / link).exists(), link
+    for file in re.findall(r"`((?:tools|configs|ohem_d2|tests)/[\w/.]*)`", text):
+        assert (ROOT / file).exists(), file
+
+
+def test_configs_that_are_described_are_there():
+    text = (ROOT / "docs/configs.md").read_text()
+    described = set()
+    for net in ("VGG16", "VGG_CNN_M_1024"):
+        described |= {
+            f"PascalVOC-Detection/{x.replace('NET', net)}"
+            for x in re.findall(r"`(fast_rcnn_NET\w*\.yaml)`", text)
+        }
+    for x in re.findall(r"`(\w+-Detection/fast_rcnn_VGG16\w*)`", text):
+        described |= {f"{x}{y}.yaml" for y in ("", "_ohem", "_multi_scale", "_multi_scale_ohem")}
+    described |= set(re.findall(r"configs/(demo/\w+\.yaml)", text))
+    described |= {x.replace(".yaml", "_ohem.yaml") for x in described if x.startswith("demo/")}
+    described = {x.replace("_ohem_ohem", "_ohem") for x in described}
+    there = {str(x.relative_to(ROOT / "configs")) for x in (ROOT / "configs").rglob("*.yaml")}
+    assert described == {x for x in there if not x.startswith("Base-")}

@@ -49,8 +49,9 @@ def list_configs(folder: Path = CONFIGS) -> list[str]:
         list[str]: all configs of the model zoo, of both styles, without parts of such.
     """
     files = [*folder.rglob("*.yaml"), *folder.rglob("*.py")]
+    files = [x for x in files if not x.name.startswith("Base-")]
     names = sorted(str(x.relative_to(folder)) for x in files)
-    return [x for x in names if not x.startswith(("common/", "Base-"))]
+    return [x for x in names if not x.startswith("common/")]
 
 
 def load_config(name: str) -> Union[CfgNode, DictConfig]:

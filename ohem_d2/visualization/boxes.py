@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from detectron2.modeling import GeneralizedRCNN
-from detectron2.structures import Instances, pairwise_iou
+from detectron2.structures import Boxes, Instances, pairwise_iou
 from detectron2.utils.events import EventStorage
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -20,9 +20,10 @@ from matplotlib.patches import Rectangle
 from ohem_d2.evaluation import features_and_rois
 from ohem_d2.modeling.roi_heads import read_only_roi_losses
 
-__all__ = ["detect", "draw_detections", "draw_hard_rois", "find_hard_rois"]
+__all__ = ["detect", "draw_detections", "draw_hard_rois", "draw_labels", "find_hard_rois"]
 
 GROUND_TRUTH_COLOR, RIGHT_COLOR, WRONG_COLOR = "white", "#2ecc40", "#ff4136"
+BACKGROUND_COLOR = "#ff851b"
 
 
 @torch.no_grad()
@@ -159,6 +160,35 @@ def draw_hard_rois(
     figure.savefig(path, pil_kwargs={"quality": 90})
 
 
+def draw_labels(
+    path: Path, image: np.ndarray, panels: dict[str, tuple[Boxes, Boxes, Boxes, Boxes]]
+) -> None:
+    """
+    Draw what RoIs of one image are, side by side for several ways to label them: foreground green,
+    background orange. Objects are white, ignore regions hatched.
+
+    Args:
+        path (Path): the picture to write, a JPEG.
+        image: RGB image (H, W, 3) of uint8.
+        panels: by title, the boxes of the objects, the regions, the foreground and the background.
+    """
+    figure = _grid(1, len(panels), image.shape, width=4.2, extra_height=0.3)
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for ax, (title, (objects, regions, foreground, background)) in zip(
+        axes, panels.items(), strict=True
+    ):
+        _show(ax, image // 2)  # darker, so that the colors are seen
+        for box in regions.tensor.tolist():
+            _box(ax, box, GROUND_TRUTH_COLOR, linewidth=1.5, linestyle="dashed", hatch="//")
+        for box in objects.tensor.tolist():
+            _box(ax, box, GROUND_TRUTH_COLOR, linewidth=2.5)
+        for boxes, color in ((background, BACKGROUND_COLOR), (foreground, RIGHT_COLOR)):
+            for box in boxes.tensor.tolist():
+                _box(ax, box, color, linewidth=1.2)
+        ax.set_title(title, fontsize=9)
+    figure.savefig(path, pil_kwargs={"quality": 90})
+
+
 def _match(found: Instances, objects: Instances) -> list[bool]:
     """
     Whether each detection, of which the best come first, is right.
@@ -195,7 +225,9 @@ def _show(ax: Axes, image: np.ndarray) -> None:
     ax.set_ylim(image.shape[0] - 0.5, -0.5)
 
 
-def _box(ax: Axes, box: list[float], color, linewidth: float, linestyle="solid") -> None:
+def _box(
+    ax: Axes, box: list[float], color, linewidth: float, linestyle="solid", hatch=None
+) -> None:
     x0, y0, x1, y1 = box
     ax.add_patch(
         Rectangle(
@@ -206,6 +238,7 @@ def _box(ax: Axes, box: list[float], color, linewidth: float, linestyle="solid")
             edgecolor=color,
             linewidth=linewidth,
             linestyle=linestyle,
+            hatch=hatch,
         )
     )
 

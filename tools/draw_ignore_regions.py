@@ -1,0 +1,77 @@
+#!/usr/bin/env python3
+"""
+Draw what the RoIs on a difficult object are under each of the practices that DATASETS.DIFFICULT
+chooses from: the picture of docs/ignore_regions.md.
+
+    python tools/make_clutter.py
+    python tools/draw_ignore_regions.py docs/ignore_regions.jpg
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog
+from detectron2.data.detection_utils import read_image
+from detectron2.modeling.matcher import Matcher
+from detectron2.structures import Boxes, Instances, pairwise_ioa
+
+from ohem_d2 import add_ohem_config
+from ohem_d2.data import IgnoreRegionsMapper, handle_difficult_objects
+from ohem_d2.data.datasets.clutter import CLASS_NAMES
+from ohem_d2.data.difficult import PRACTICES
+from ohem_d2.data.selective_search import selective_search
+from ohem_d2.modeling.roi_heads import label_rois, remove_ignored_proposals
+from ohem_d2.visualization.boxes import draw_labels
+
+DATASET = "clutter_voc_train"
+
+
+def difficult_boxes(record: dict) -> Boxes:
+    (record,) = handle_difficult_objects([record], [DATASET], "ignore")
+    boxes = [x["bbox"] for x in record["annotations"] if x.get("iscrowd", 0)]
+    return Boxes(torch.tensor(boxes).reshape(-1, 4))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("output", type=Path, help="the picture to write, a .jpg")
+    args = parser.parse_args()
+
+    # The image with the largest difficult object that has another object too.
+    records = [x for x in DatasetCatalog.get(DATASET) if len(x["annotations"]) > 1]
+    record = max(records, key=lambda x: difficult_boxes(x).area().sum())
+    difficult = difficult_boxes(record)
+    image = read_image(record["file_name"], format="BGR")
+    rois = Boxes(torch.from_numpy(selective_search(image, "quality")))
+    proposals = Instances(image.shape[:2], proposal_boxes=rois)
+
+    cfg = get_cfg()
+    add_ohem_config(cfg)
+    mapper = IgnoreRegionsMapper(cfg, is_train=True, augmentations=[])
+    panels = {}
+    for practice in PRACTICES:
+        (handled,) = handle_difficult_objects([record], [DATASET], practice)
+        targets = mapper(handled)["instances"]
+        (left,) = remove_ignored_proposals([proposals], [targets])
+        (labeled,) = label_rois([left], [targets], Matcher([0.5], [0, 1]), len(CLASS_NAMES))
+        # Of all RoIs those on the difficult object: the others are the same in all panels.
+        on_it = (pairwise_ioa(difficult, labeled.proposal_boxes) > 0.7).any(dim=0)
+        labeled = labeled[on_it]
+        is_fg = labeled.gt_classes < len(CLASS_NAMES)
+        counts = f"{int(is_fg.sum())} foreground, {int((~is_fg).sum())} background"
+        panels[f'"{practice}": {counts}'] = (
+            targets.gt_boxes,
+            targets.ignore_boxes,
+            labeled.proposal_boxes[is_fg],
+            labeled.proposal_boxes[~is_fg],
+        )
+    draw_labels(args.output, image[:, :, ::-1], panels)
+    print(f"{args.output}, of {record['file_name']}")
+
+
+if __name__ == "__main__":
+    main()
