@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from conftest import (
+    FAMILIES,
     build_heads,
     has_sigmoid_loss,
     heads_config,
@@ -80,7 +81,7 @@ def check_training(tmp_path, options, objects):
 @pytest.mark.parametrize(
     "options",
     [
-        {},
+        *(pytest.param(options, id=family) for family, options in FAMILIES.items()),
         pytest.param(
             {"MODEL__ROI_BOX_HEAD__USE_SIGMOID_CE": True},
             marks=has_sigmoid_loss,

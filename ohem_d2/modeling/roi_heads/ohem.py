@@ -343,6 +343,8 @@ class OHEMMixin(IgnoreRegionsMixin):
         Without a RoI to train on, detectron2's sigmoid loss is a constant zero. A parameter
         without a gradient would stall DistributedDataParallel.
         """
+        if all(loss.requires_grad for loss in losses.values()):
+            return losses
         nothing = 0.0 * sum(p.sum() for p in self.box_predictor.parameters())
         return {k: v if v.requires_grad else v + nothing for k, v in losses.items()}
 
