@@ -207,7 +207,8 @@ def test_fast_rcnn_on_proposals(datasets, tmp_path, monkeypatch):
     for split, key in (("train", "TRAIN"), ("test", "TEST")):
         file = str(tmp_path / f"{split}.pkl")
         command = [sys.executable, "tools/compute_proposals.py", f"clutter_voc_{split}", file]
-        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        subprocess.run(command, cwd=ROOT, env=env, check=True, capture_output=True)
         options += [f"DATASETS.PROPOSAL_FILES_{key}", f"('{file}',)"]
     options += ["SOLVER.MAX_ITER", "2", "SOLVER.STEPS", "()", "INPUT.MIN_SIZE_TRAIN", "(96,)"]
     options += ["INPUT.MIN_SIZE_TEST", "96", "MODEL.ROI_BOX_HEAD.FC_DIMS", "[8, 8]"]
