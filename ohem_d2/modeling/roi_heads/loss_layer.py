@@ -2,7 +2,7 @@
 The implementation that the paper compares its own with.
 """
 
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from detectron2.config import configurable
@@ -41,20 +41,16 @@ class LossLayerOHEMROIHeads(OHEMROIHeads):
                 f"MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES is not supported by {type(self).__name__}."
             )
 
-    def forward(
+    def _forward_training(
         self,
         images: ImageList,
         features: dict[str, Tensor],
-        proposals: list[Instances],
-        targets: Optional[list[Instances]] = None,
+        labeled: list[Instances],
+        targets: list[Instances],
     ) -> tuple[list[Instances], dict[str, Tensor]]:
         """
-        See :meth:`ROIHeads.forward`.
+        See :meth:`OHEMMixin._forward_training`.
         """
-        if not self.training:
-            return super().forward(images, features, proposals, targets)
-        assert targets, "'targets' argument is required during training"
-        labeled = self.label_proposals(proposals, targets)
         predictor = self.box_predictor
         class_mask = fed_loss_class_mask(predictor, torch.cat([x.gt_classes for x in labeled]))
         roi_loss = roi_losses(predictor, forward_rois(self, features, labeled), labeled, class_mask)
@@ -75,4 +71,4 @@ class LossLayerOHEMROIHeads(OHEMROIHeads):
         mined = self.label_and_sample_proposals(mined, targets)
         losses.update(self._forward_mask(features, mined))
         losses.update(self._forward_keypoint(features, mined))
-        return mined, self._connect(losses)
+        return mined, losses

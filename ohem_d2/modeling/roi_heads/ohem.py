@@ -183,11 +183,28 @@ class OHEMMixin(IgnoreRegionsMixin):
             return super().forward(images, features, proposals, targets)
         assert targets, "'targets' argument is required during training"
         labeled = self.label_proposals(proposals, targets)
+        mined, losses = self._forward_training(images, features, labeled, targets)
+        return mined, self._connect(losses)
+
+    def _forward_training(
+        self,
+        images: ImageList,
+        features: dict[str, Tensor],
+        labeled: list[Instances],
+        targets: list[Instances],
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """
+        Args:
+            images, features, targets: see :meth:`ROIHeads.forward`.
+            labeled (list[Instances]): all RoIs, from :meth:`label_proposals`.
+
+        Returns:
+            see :meth:`ROIHeads.forward`.
+        """
         mined = self.mine_hard_rois(features, labeled)
         if self.ohem_mask_keypoint_rois == "sampled":
             mined = self._add_foreground_sample(mined, labeled)
-        mined, losses = super().forward(images, features, mined, targets)
-        return mined, self._connect(losses)
+        return super().forward(images, features, mined, targets)
 
     def label_proposals(
         self, proposals: list[Instances], targets: list[Instances]
@@ -402,23 +419,20 @@ class OHEMRes5ROIHeads(OHEMMixin, Res5ROIHeads):
     :class:`Res5ROIHeads` (C4 models) with online hard example mining, see :class:`OHEMMixin`.
     """
 
-    def forward(
+    def _forward_training(
         self,
         images: ImageList,
         features: dict[str, Tensor],
-        proposals: list[Instances],
-        targets: Optional[list[Instances]] = None,
+        labeled: list[Instances],
+        targets: list[Instances],
     ) -> tuple[list[Instances], dict[str, Tensor]]:
         """
-        See :meth:`ROIHeads.forward`.
+        See :meth:`OHEMMixin._forward_training`.
         """
-        separate = self.mask_on and self.ohem_mask_keypoint_rois == "sampled"
-        if not (self.training and separate):
-            return super().forward(images, features, proposals, targets)
+        if not self.mask_on or self.ohem_mask_keypoint_rois == "mined":
+            return super()._forward_training(images, features, labeled, targets)
 
         # The parent's forward trains both heads on the same RoIs, whose features they share.
-        assert targets, "'targets' argument is required during training"
-        labeled = self.label_proposals(proposals, targets)
         mined = self.mine_hard_rois(features, labeled)
         proposals = self._add_foreground_sample(mined, labeled)
         proposals = self.label_and_sample_proposals(proposals, targets)
@@ -430,7 +444,7 @@ class OHEMRes5ROIHeads(OHEMMixin, Res5ROIHeads):
             [features[f] for f in self.in_features], [x.proposal_boxes for x in foreground]
         )
         losses.update(self.mask_head(mask_features, foreground))
-        return [], self._connect(losses)
+        return [], losses
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -442,20 +456,16 @@ class OHEMCascadeROIHeads(OHEMMixin, CascadeROIHeads):
     and not on the mined ones alone: hard for one stage is not hard for the next.
     """
 
-    def forward(
+    def _forward_training(
         self,
         images: ImageList,
         features: dict[str, Tensor],
-        proposals: list[Instances],
-        targets: Optional[list[Instances]] = None,
+        labeled: list[Instances],
+        targets: list[Instances],
     ) -> tuple[list[Instances], dict[str, Tensor]]:
         """
-        See :meth:`ROIHeads.forward`.
+        See :meth:`OHEMMixin._forward_training`.
         """
-        if not self.training:
-            return super().forward(images, features, proposals, targets)
-        assert targets, "'targets' argument is required during training"
-        labeled = self.label_proposals(proposals, targets)
         first, *later = self.mine_stages(features, labeled, targets)
         if self.ohem_mask_keypoint_rois == "sampled":
             first = self._add_foreground_sample(first, labeled)
@@ -464,7 +474,7 @@ class OHEMCascadeROIHeads(OHEMMixin, CascadeROIHeads):
         losses = self._forward_stages(features, [_select(first, is_mined=True), *later])
         losses.update(self._forward_mask(features, first))
         losses.update(self._forward_keypoint(features, first))
-        return first, self._connect(losses)
+        return first, losses
 
     @torch.no_grad()
     def mine_stages(
