@@ -26,7 +26,7 @@ from ohem_d2.data.selective_search import selective_search
 from ohem_d2.engine import InputError
 
 NAME = "clutter_coco_train"
-COUNT = 10
+COUNT = 20
 
 
 @pytest.fixture
@@ -63,25 +63,28 @@ def quick(monkeypatch):
     monkeypatch.setattr(compute_proposals, "selective_search", quick_selective_search)
 
 
-def slow_selective_search(image, mode):
-    time.sleep(0.3)
-    return selective_search(image, mode)
+def run_in_a_process_group(output, count):
+    partial = output.with_name(f"{output.name}.partial")
 
+    def search(image, mode):
+        if partial.exists() and count_images(partial) >= count:
+            time.sleep(60)  # until a signal
+        return selective_search(image, mode)
 
-def run_slowly_in_a_process_group(output):
     os.setsid()
-    compute_proposals.selective_search = slow_selective_search
+    compute_proposals.selective_search = search
     sys.argv = ["compute_proposals.py", NAME, str(output), "--processes", "2"]
     compute_proposals.main()
 
 
-def start(output):
+def start(output, count):
     """
-    The tool in another process, with two workers. It will take more than a second.
+    The tool in another process, with two workers. It never ends, and stops after so many images, or
+    some more that the workers are ahead.
     """
     cv2.setNumThreads(1)  # a fork does not have OpenCV's threads, and would wait for them
     process = multiprocessing.get_context("fork").Process(
-        target=run_slowly_in_a_process_group, args=(output,)
+        target=run_in_a_process_group, args=(output, count)
     )
     process.start()
     return process
@@ -111,10 +114,11 @@ def test_goes_on_after_being_killed_and_stopped(root, run, capfd):
     partial = root / "output.pkl.partial"
     run(NAME, undisturbed)
 
-    process = start(output)
+    process = start(output, 2)
     wait_for_images(partial, 2)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
+    os.killpg(process.pid, signal.SIGKILL)  # the workers, which sleep
     assert not output.exists()
     killed_after = count_images(partial)
     assert 2 <= killed_after < COUNT
@@ -122,7 +126,7 @@ def test_goes_on_after_being_killed_and_stopped(root, run, capfd):
     with open(partial, "ab") as file:
         file.write(pickle.dumps(("9", (160, 208), np.zeros((9, 4)), ""))[:-20])
 
-    process = start(output)
+    process = start(output, killed_after + 2)
     wait_for_images(partial, killed_after + 2)
     os.killpg(process.pid, signal.SIGINT)  # to the workers, too, as a terminal does
     process.join()
