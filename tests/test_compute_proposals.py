@@ -72,6 +72,8 @@ def run_in_a_process_group(output, count):
         return selective_search(image, mode)
 
     os.setsid()
+    # Ignored, if the tests run in the background of a shell.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     compute_proposals.selective_search = search
     sys.argv = ["compute_proposals.py", NAME, str(output), "--processes", "2"]
     compute_proposals.main()
