@@ -22,7 +22,8 @@ from ohem_d2.data import IgnoreRegionsMapper, handle_difficult_objects
 from ohem_d2.data.datasets.clutter import CLASS_NAMES
 from ohem_d2.data.difficult import PRACTICES
 from ohem_d2.data.selective_search import selective_search
-from ohem_d2.modeling.roi_heads import label_rois, remove_ignored_proposals
+from ohem_d2.modeling.roi_heads import label_rois
+from ohem_d2.modeling.roi_heads.ignore_regions import DEFAULT_IOA_THRESH
 from ohem_d2.visualization.boxes import draw_labels
 
 DATASET = "clutter_voc_train"
@@ -56,8 +57,13 @@ def main() -> None:
     for practice in PRACTICES:
         (handled,) = handle_difficult_objects([record], [DATASET], practice)
         targets = mapper(handled)["instances"]
-        (left,) = remove_ignored_proposals([proposals], [targets])
-        (labeled,) = label_rois([left], [targets], Matcher([0.5], [0, 1]), len(CLASS_NAMES))
+        (labeled,) = label_rois(
+            [proposals],
+            [targets],
+            Matcher([0.5], [0, 1]),
+            len(CLASS_NAMES),
+            ignore_ioa_thresh=DEFAULT_IOA_THRESH,
+        )
         # Of all RoIs those on the difficult object: the others are the same in all panels.
         on_it = (pairwise_ioa(difficult, labeled.proposal_boxes) > 0.7).any(dim=0)
         labeled = labeled[on_it]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ohem_d2.data import IgnoreRegionsMapper, get_annotated_dicts
 from ohem_d2.modeling.roi_heads import check_minable, label_rois, read_only_roi_losses
-from ohem_d2.modeling.roi_heads.ignore_regions import DEFAULT_IOA_THRESH, remove_ignored_proposals
+from ohem_d2.modeling.roi_heads.ignore_regions import DEFAULT_IOA_THRESH
 from ohem_d2.modeling.roi_heads.roi_forward import box_predictors
 
 __all__ = ["build_mean_roi_loss_loader", "features_and_rois", "mean_roi_loss"]
@@ -60,9 +60,13 @@ def features_and_rois(
     targets = [x["instances"].to(model.device) for x in inputs]
     # Heads that know no ignore regions as well, so that all models are measured on the same RoIs.
     thresh = getattr(heads, "ignore_ioa_thresh", DEFAULT_IOA_THRESH)
-    proposals = remove_ignored_proposals(proposals, targets, thresh)
     return features, label_rois(
-        proposals, targets, heads.proposal_matcher, heads.num_classes, append_gt=True
+        proposals,
+        targets,
+        heads.proposal_matcher,
+        heads.num_classes,
+        append_gt=True,
+        ignore_ioa_thresh=thresh,
     )
 
 

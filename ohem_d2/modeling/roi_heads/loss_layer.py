@@ -66,8 +66,7 @@ class LossLayerOHEMROIHeads(OHEMROIHeads):
         losses = {name: (is_hard * loss).sum() / num_hard for name, loss in roi_loss.items()}
 
         mined = [x[inds] for x, inds in zip(labeled, hard, strict=True)]
-        if self.ohem_mask_keypoint_rois == "sampled":
-            mined = self._add_foreground_sample(mined, labeled)
+        mined = self._add_foreground_sample(mined, labeled)
         mined = self.label_and_sample_proposals(mined, targets)
         losses.update(self._forward_mask(features, mined))
         losses.update(self._forward_keypoint(features, mined))

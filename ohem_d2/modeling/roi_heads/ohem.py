@@ -21,7 +21,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
 from .hard_roi_selection import nms_by_loss, take_hardest
-from .ignore_regions import IgnoreRegionsMixin, remove_ignored_proposals
+from .ignore_regions import IgnoreRegionsMixin
 from .read_only_forward import read_only_roi_losses
 from .roi_forward import box_predictors, forward_rois
 from .roi_labels import label_rois
@@ -202,8 +202,7 @@ class OHEMMixin(IgnoreRegionsMixin):
             see :meth:`ROIHeads.forward`.
         """
         mined = self.mine_hard_rois(features, labeled)
-        if self.ohem_mask_keypoint_rois == "sampled":
-            mined = self._add_foreground_sample(mined, labeled)
+        mined = self._add_foreground_sample(mined, labeled)
         return super().forward(images, features, mined, targets)
 
     def label_proposals(
@@ -219,9 +218,13 @@ class OHEMMixin(IgnoreRegionsMixin):
         Returns:
             list[Instances]: see :func:`label_rois`.
         """
-        proposals = remove_ignored_proposals(proposals, targets, self.ignore_ioa_thresh)
         return label_rois(
-            proposals, targets, self.proposal_matcher, self.num_classes, self.proposal_append_gt
+            proposals,
+            targets,
+            self.proposal_matcher,
+            self.num_classes,
+            self.proposal_append_gt,
+            self.ignore_ioa_thresh,
         )
 
     @torch.no_grad()
@@ -322,8 +325,10 @@ class OHEMMixin(IgnoreRegionsMixin):
     ) -> list[Instances]:
         """
         Add what mask and keypoint heads are to be trained on to the mined RoIs, told apart by the
-        field "is_mined".
+        field "is_mined", unless it is the mined RoIs themselves.
         """
+        if self.ohem_mask_keypoint_rois == "mined":
+            return mined
         proposals = []
         for mined_per_image, labeled_per_image in zip(mined, labeled, strict=True):
             fg_inds, _ = subsample_labels(
@@ -467,8 +472,7 @@ class OHEMCascadeROIHeads(OHEMMixin, CascadeROIHeads):
         See :meth:`OHEMMixin._forward_training`.
         """
         first, *later = self.mine_stages(features, labeled, targets)
-        if self.ohem_mask_keypoint_rois == "sampled":
-            first = self._add_foreground_sample(first, labeled)
+        first = self._add_foreground_sample(first, labeled)
         first = self.label_and_sample_proposals(first, targets)
 
         losses = self._forward_stages(features, [_select(first, is_mined=True), *later])
@@ -519,8 +523,13 @@ class OHEMCascadeROIHeads(OHEMMixin, CascadeROIHeads):
             list[Instances]: see :func:`label_rois`.
         """
         proposals = self._create_proposals_from_boxes(boxes, [x.image_size for x in targets])
-        proposals = remove_ignored_proposals(proposals, targets, self.ignore_ioa_thresh)
-        return label_rois(proposals, targets, self.proposal_matchers[stage], self.num_classes)
+        return label_rois(
+            proposals,
+            targets,
+            self.proposal_matchers[stage],
+            self.num_classes,
+            ignore_ioa_thresh=self.ignore_ioa_thresh,
+        )
 
     def _forward_stages(
         self, features: dict[str, Tensor], mined: list[list[Instances]]

@@ -7,6 +7,8 @@ from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.proposal_generator.proposal_utils import add_ground_truth_to_proposals
 from detectron2.structures import Instances, pairwise_iou
 
+from .ignore_regions import remove_ignored_proposals
+
 __all__ = ["label_rois"]
 
 
@@ -17,9 +19,11 @@ def label_rois(
     proposal_matcher: Matcher,
     num_classes: int,
     append_gt: bool = False,
+    ignore_ioa_thresh: float = 1.0,
 ) -> list[Instances]:
     """
-    Match all proposals with the ground truth, and drop those that the matcher ignores.
+    Match all proposals with the ground truth, and drop those on ignore regions and those that the
+    matcher ignores.
 
     Other targets than classes and boxes are left to be looked up by "gt_inds": most RoIs will not
     be trained on, and a copy of an object's mask for each of thousands of RoIs fills the memory.
@@ -31,7 +35,8 @@ def label_rois(
         proposal_matcher (Matcher): labels foreground 1, background 0 and ignored RoIs -1.
         num_classes (int): number of foreground classes, and the label of the background.
         append_gt (bool): whether to add the ground-truth boxes to the proposals first. These
-            need the field "objectness_logits" then.
+            need the field "objectness_logits" then. They are never on ignore regions.
+        ignore_ioa_thresh (float): see :func:`remove_ignored_proposals`. 1 for no ignore regions.
 
     Returns:
         list[Instances]: for each image, the proposals that are not ignored, in their order, with
@@ -42,6 +47,7 @@ def label_rois(
           there is no object.
         - gt_boxes: the box of this object. Absent if the image has no objects.
     """
+    proposals = remove_ignored_proposals(proposals, targets, ignore_ioa_thresh)
     if append_gt:
         proposals = add_ground_truth_to_proposals(targets, proposals)
     labeled = []
