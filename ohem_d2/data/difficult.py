@@ -10,10 +10,21 @@ from xml.etree import ElementTree
 from detectron2.data import MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-__all__ = ["PRACTICES", "handle_difficult_objects"]
+__all__ = ["PRACTICES", "check_practice", "handle_difficult_objects"]
 
 # "train": on them. "drop": RoIs on them are background. "ignore": they are ignore regions.
 PRACTICES = ("train", "drop", "ignore")
+
+
+def check_practice(practice: str) -> None:
+    """
+    Raises:
+        ValueError: if it is not one of PRACTICES.
+    """
+    if practice not in PRACTICES:
+        raise ValueError(
+            f"DATASETS.DIFFICULT is {practice!r}, and has to be one of: {', '.join(PRACTICES)}."
+        )
 
 
 def handle_difficult_objects(
@@ -34,10 +45,7 @@ def handle_difficult_objects(
         ValueError: if the practice is none of these, or the annotations of an image are not those
             of its XML file.
     """
-    if practice not in PRACTICES:
-        raise ValueError(
-            f"DATASETS.DIFFICULT is {practice!r}, and has to be one of: {', '.join(PRACTICES)}."
-        )
+    check_practice(practice)
     folders = {MetadataCatalog.get(name).get("dirname") for name in dataset_names} - {None}
     if practice == "train" or not folders:
         return dataset_dicts

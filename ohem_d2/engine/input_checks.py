@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.utils.file_io import PathManager
 
-from ..data.difficult import PRACTICES
+from ..data.difficult import check_practice
 from ..data.proposal_file import check_proposals, read_proposals
 
 __all__ = ["InputError", "check_dataset", "check_inputs"]
@@ -46,11 +46,10 @@ def check_inputs(cfg: CfgNode, eval_only: bool = False, resume: bool = False) ->
             f"MODEL.ROI_HEADS.BG_LO is {cfg.MODEL.ROI_HEADS.BG_LO}, which {heads} does not know: "
             "it has to be 0, or MODEL.ROI_HEADS.NAME HeuristicROIHeads."
         )
-    if cfg.DATASETS.DIFFICULT not in PRACTICES:
-        raise InputError(
-            f"DATASETS.DIFFICULT is {cfg.DATASETS.DIFFICULT!r}, and has to be one of: "
-            f"{', '.join(PRACTICES)}."
-        )
+    try:
+        check_practice(cfg.DATASETS.DIFFICULT)
+    except ValueError as e:
+        raise InputError(str(e)) from e
     if not eval_only and not cfg.DATASETS.TRAIN:
         raise InputError("DATASETS.TRAIN is empty: it has to name what to train on.")
     if eval_only and not cfg.DATASETS.TEST:
