@@ -12,7 +12,6 @@ import compute_proposals
 import cv2
 import numpy as np
 import pytest
-from compute_proposals import Result, open_partial
 from conftest import load_config, use_clutter
 from detectron2.data import DatasetCatalog, build_detection_train_loader
 from detectron2.modeling import build_model
@@ -23,7 +22,6 @@ from PIL import Image
 from ohem_d2.data.datasets.clutter import generate_clutter
 from ohem_d2.data.proposal_file import check_proposals, read_proposals
 from ohem_d2.data.selective_search import selective_search
-from ohem_d2.engine import InputError
 
 NAME = "clutter_coco_train"
 COUNT = 20
@@ -270,11 +268,11 @@ def test_a_partial_file_of_another_run_is_left_alone(root, run, quick):
     output, partial = root / "output.pkl", root / "output.pkl.partial"
     about = json.loads(compute_proposals.describe_run(NAME, DatasetCatalog.get(NAME), "fast"))
     others = [{**about, key: "other"} for key in ("dataset", "images", "mode", "opencv")]
-    for content in [*map(json.dumps, others), "my notes", "\n"]:
-        partial.write_text(content + "\n...")
+    for other in map(json.dumps, others):
+        partial.write_text(other + "\n...")
         with pytest.raises(SystemExit, match=r"partial is there, and was not begun by this comma"):
             run(NAME, output)
-        assert partial.read_text() == content + "\n..."
+        assert partial.read_text() == other + "\n..."
     partial.unlink()
     (root / "clutter" / "JPEGImages" / "train_000000.jpg").write_bytes(b"")
     with pytest.raises(SystemExit, match=f"1 of {COUNT} images failed"):
@@ -296,24 +294,3 @@ def test_a_run_that_was_killed_at_its_very_end(root, run, quick):
     output.unlink()
     run(NAME, output)
     assert output.read_bytes() == before and not partial.exists()
-
-
-def test_a_partial_file_that_is_cut_anywhere(tmp_path):
-    path = tmp_path / "partial"
-    assert open_partial(path, "about") == []
-    results = [Result(str(i), (6, 8), np.full((i, 4), i, np.float32)) for i in range(3)]
-    ends = [path.stat().st_size]
-    with open(path, "ab") as file:
-        for result in results:
-            file.write(pickle.dumps(tuple(result)))
-            ends.append(file.tell())
-    whole = path.read_bytes()
-    for cut in range(len(whole) + 1):
-        path.write_bytes(whole[:cut])
-        read = open_partial(path, "about")
-        count = sum(end <= cut for end in ends[1:])
-        assert [x.image_id for x in read] == [str(i) for i in range(count)]
-        assert all(np.array_equal(x.boxes, y.boxes) for x, y in zip(read, results, strict=False))
-        assert path.read_bytes() == whole[: ends[count]]
-    with pytest.raises(InputError, match="another"):
-        open_partial(path, "another")

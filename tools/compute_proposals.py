@@ -11,7 +11,6 @@ import argparse
 import hashlib
 import json
 import os
-import pickle
 import sys
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -26,6 +25,7 @@ import ohem_d2  # noqa: F401  (registers the datasets)
 from ohem_d2.data.proposal_file import make_proposals, write_proposals
 from ohem_d2.data.selective_search import MODES, import_segmentation, selective_search
 from ohem_d2.engine.input_checks import InputError, check_dataset
+from ohem_d2.utils.partial_results import PartialResults
 
 MAX_NAMED = 20  # images that are named in an error
 
@@ -89,49 +89,14 @@ def describe_run(dataset: str, dataset_dicts: list[dict], mode: str) -> str:
     )
 
 
-def open_partial(path: Path, description: str) -> list[Result]:
-    """
-    Read the results that an earlier run has left, or begin a new file: a line of text with the
-    description, and then a pickle for each image. One that was being written when the run was
-    killed is cut off.
-
-    Raises:
-        InputError: if the file is of another run.
-    """
-    header = (description + "\n").encode()
-    results: list[Result] = []
-    with open(path, "a+b") as file:
-        file.seek(0)
-        first_line = file.readline(10_000)
-        if not header.startswith(first_line):
-            raise InputError(
-                f"{path} is there, and was not begun by this command:\n"
-                f"it has   {first_line[:500].decode(errors='replace').rstrip()}\n"
-                f"and not  {description}\n"
-                "Go on with the command that began it, or delete it to begin anew."
-            )
-        if first_line != header:
-            file.truncate(0)
-            file.write(header)
-            return results
-        end = file.tell()
-        try:
-            while True:
-                results.append(Result(*pickle.load(file)))
-                end = file.tell()
-        except (EOFError, pickle.UnpicklingError):
-            file.truncate(end)
-    return results
-
-
 def compute(
-    dataset_dicts: list[dict], mode: str, processes: int, partial: Path, bar: tqdm
+    dataset_dicts: list[dict], mode: str, processes: int, partial: PartialResults, bar: tqdm
 ) -> list[Result]:
     """
-    Append the results of images to the partial file, and advance the bar by them.
+    Append the results of images to the partial ones, and advance the bar by them.
 
     Returns:
-        list[Result]: in the order of the dataset. Those with an error are not in the file.
+        list[Result]: those with an error, which are not appended, in the order of the dataset.
     """
     loader = DataLoader(
         SelectiveSearch(dataset_dicts, mode),
@@ -140,15 +105,14 @@ def compute(
         collate_fn=as_it_is,
         worker_init_fn=one_thread,
     )
-    results = []
-    # Without a buffer: each result is in the file, in one write, before the next is begun.
-    with open(partial, "ab", buffering=0) as file:
-        for result in loader:
-            results.append(result)
-            if not result.error:
-                file.write(pickle.dumps(tuple(result)))
-            bar.update()
-    return results
+    failed = []
+    for result in loader:
+        if result.error:
+            failed.append(result)
+        else:
+            partial.append(tuple(result))
+        bar.update()
+    return failed
 
 
 def main() -> None:
@@ -165,7 +129,7 @@ def main() -> None:
         help="worker processes, by default one for each core; 0: none beside this one",
     )
     args = parser.parse_args()
-    partial = args.output.with_name(f"{args.output.name}.partial")
+    partial_path = args.output.with_name(f"{args.output.name}.partial")
     try:
         import_segmentation()
         check_dataset(args.dataset, "the command line")
@@ -173,24 +137,29 @@ def main() -> None:
             raise InputError(f"{args.output} is there already. Move it away to compute it anew.")
         dataset_dicts = DatasetCatalog.get(args.dataset)
         args.output.parent.mkdir(parents=True, exist_ok=True)
-        results = open_partial(partial, describe_run(args.dataset, dataset_dicts, args.mode))
     except (ImportError, InputError) as e:
         sys.exit(f"compute_proposals.py: {e}")
-
-    done = {x.image_id for x in results}
-    if done:
-        print(f"Going on with {partial}: {len(done)} of {len(dataset_dicts)} images are there.")
-    remaining = [x for x in dataset_dicts if str(x["image_id"]) not in done]
-    kept = f"What is done is in {partial}: the same command goes on from there."
+    description = describe_run(args.dataset, dataset_dicts, args.mode)
     try:
-        with tqdm(total=len(dataset_dicts), initial=len(done), unit="image") as bar:
-            results += compute(remaining, args.mode, args.processes, partial, bar)
+        partial = PartialResults(partial_path, description)
+    except ValueError as e:
+        sys.exit(f"compute_proposals.py: {e}")
+
+    done = {Result(*x).image_id for x in partial.results}
+    if done:
+        print(
+            f"Going on with {partial_path}: {len(done)} of {len(dataset_dicts)} images are there."
+        )
+    remaining = [x for x in dataset_dicts if str(x["image_id"]) not in done]
+    kept = f"What is done is in {partial_path}: the same command goes on from there."
+    try:
+        with partial, tqdm(total=len(dataset_dicts), initial=len(done), unit="image") as bar:
+            failed = compute(remaining, args.mode, args.processes, partial, bar)
     except KeyboardInterrupt:
         sys.exit(f"\nStopped. {kept}")
     except RuntimeError as e:  # of the DataLoader: a worker was killed, mostly for its memory
         sys.exit(f"compute_proposals.py: {e}\n{kept} Fewer --processes need less memory.")
 
-    failed = [x for x in results if x.error]
     if failed:
         lines = [f"  image {x.image_id}: {x.error}" for x in failed[:MAX_NAMED]]
         if len(failed) > MAX_NAMED:
@@ -200,13 +169,13 @@ def main() -> None:
             + "\n".join(lines)
             + f"\nRepair them or take them out of the dataset. {kept}"
         )
-    by_id = {x.image_id: x for x in results}
+    by_id = {x.image_id: x for x in (Result(*x) for x in partial.results)}
     results = [by_id[str(x["image_id"])] for x in dataset_dicts]
     proposals = make_proposals(
         [x.image_id for x in results], [x.boxes for x in results], [x.size for x in results]
     )
     write_proposals(args.output, proposals)
-    partial.unlink()
+    partial_path.unlink()
     num_boxes = sum(len(x.boxes) for x in results)
     print(f"{args.output}: {num_boxes} proposals of {len(results)} images")
 

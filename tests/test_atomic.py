@@ -1,0 +1,56 @@
+import pytest
+
+from ohem_d2.utils import atomic_file, atomic_folder
+
+
+def names(folder):
+    return sorted(x.name for x in folder.iterdir())
+
+
+def test_file(tmp_path):
+    path = tmp_path / "file.txt"
+    with atomic_file(str(path)) as unfinished:
+        unfinished.write_text("first")
+        assert names(tmp_path) == ["file.txt.unfinished"]
+    assert names(tmp_path) == ["file.txt"]
+    with atomic_file(path) as unfinished:
+        unfinished.write_text("second")
+        assert path.read_text() == "first"
+    assert path.read_text() == "second"
+    with pytest.raises(KeyboardInterrupt), atomic_file(path) as unfinished:
+        unfinished.write_text("thi")
+        raise KeyboardInterrupt
+    assert path.read_text() == "second" and names(tmp_path) == ["file.txt"]
+
+
+def test_file_that_was_never_begun(tmp_path):
+    with pytest.raises(ZeroDivisionError), atomic_file(tmp_path / "file.txt"):
+        1 / 0  # noqa: B018
+    assert names(tmp_path) == []
+
+
+def test_folder(tmp_path):
+    path = tmp_path / "new" / "folder"
+    with atomic_folder(str(path)) as unfinished:
+        (unfinished / "a").write_text("first")
+        assert names(path.parent) == ["folder.unfinished"]
+    assert names(path.parent) == ["folder"] and names(path) == ["a"]
+    with atomic_folder(path) as unfinished:
+        (unfinished / "b").write_text("second")
+        assert names(path) == ["a"]
+    # Nothing of the first is left.
+    assert names(path.parent) == ["folder"] and names(path) == ["b"]
+    with pytest.raises(KeyboardInterrupt), atomic_folder(path) as unfinished:
+        (unfinished / "c").write_text("third")
+        raise KeyboardInterrupt
+    assert names(path.parent) == ["folder"] and names(path) == ["b"]
+
+
+def test_folder_after_a_run_that_was_killed(tmp_path):
+    # At the worst moment: the old one had been moved aside, and the new one was not in its place.
+    for name in ("folder.unfinished", "folder.replaced"):
+        (tmp_path / name / "inner").mkdir(parents=True)
+    with atomic_folder(tmp_path / "folder") as unfinished:
+        assert names(unfinished) == []
+        (unfinished / "a").write_text("new")
+    assert names(tmp_path) == ["folder"] and names(tmp_path / "folder") == ["a"]
