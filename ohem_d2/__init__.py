@@ -5,16 +5,19 @@ Online hard example mining for detectron2. Importing it registers the ROI heads 
 from . import data  # noqa: F401  (registers the datasets)
 from .config import add_ohem_config
 from .modeling import (
+    GeneralizedRCNNWithTTA,
     HeuristicROIHeads,
     LossLayerOHEMROIHeads,
     OHEMCascadeROIHeads,
     OHEMMixin,
     OHEMRes5ROIHeads,
     OHEMROIHeads,
+    build_test_time_model,
     use_ohem,
 )
 
 __all__ = [
+    "GeneralizedRCNNWithTTA",
     "HeuristicROIHeads",
     "LossLayerOHEMROIHeads",
     "OHEMCascadeROIHeads",
@@ -22,6 +25,7 @@ __all__ = [
     "OHEMROIHeads",
     "OHEMRes5ROIHeads",
     "add_ohem_config",
+    "build_test_time_model",
     "use_ohem",
 ]
 __version__ = "0.1.0"

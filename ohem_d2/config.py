@@ -77,3 +77,33 @@ def add_ohem_config(cfg: CN) -> None:
     # Cut the images of a process into this many forward and backward passes, and accumulate their
     # gradients, for the memory of one. The paper has one image a pass.
     _C.SOLVER.ACCUMULATION_PASSES = 1
+
+    # The following are used by build_test_time_model, and so by train_net.py --eval-only.
+    # TEST.AUG, detectron2's own, is multi-scale testing.
+
+    # Iterative bounding-box regression: boxes are scored and relocalized in rounds.
+    _C.TEST.ITERATIVE_BBOX = CN({"ENABLED": False})
+
+    # The number of rounds. 1 is detectron2's inference; the paper has 2, R1 and R2.
+    _C.TEST.ITERATIVE_BBOX.NUM_ROUNDS = 2
+
+    # A box goes into the next round if its score is higher than this.
+    _C.TEST.ITERATIVE_BBOX.SCORE_THRESH = 0.5
+
+    # Box voting: a detection becomes the mean, weighted by score, of the boxes of its class that
+    # overlap it.
+    _C.TEST.BOX_VOTING = CN({"ENABLED": False})
+
+    # Threshold of the NMS before the voting. None: MODEL.ROI_HEADS.NMS_THRESH_TEST. The paper has
+    # 0.3.
+    _C.TEST.BOX_VOTING.NMS_THRESH = None
+
+    # The lowest IoU with a detection that a box needs to vote on it.
+    _C.TEST.BOX_VOTING.IOU_THRESH = 0.5
+
+    # What becomes of the score of a detection: "ID", it stays, as in the paper; or "AVG",
+    # "IOU_AVG", "TEMP_AVG", "GENERALIZED_AVG" or "QUASI_SUM" of its voters, as in Detectron.
+    _C.TEST.BOX_VOTING.SCORING_METHOD = "ID"
+
+    # Of the last three: a positive number.
+    _C.TEST.BOX_VOTING.SCORING_METHOD_BETA = 1.0

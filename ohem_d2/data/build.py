@@ -1,5 +1,6 @@
 """
-Loaders of images with annotations, in which crowds and difficult objects are ignore regions.
+Loaders: of images with annotations, in which crowds and difficult objects are ignore regions, and
+of images to test on.
 """
 
 from collections.abc import Sequence
@@ -7,13 +8,18 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_train_loader, get_detection_dataset_dicts
+from detectron2.data import (
+    DatasetMapper,
+    build_detection_test_loader,
+    build_detection_train_loader,
+    get_detection_dataset_dicts,
+)
 from detectron2.data.build import filter_images_with_only_crowd_annotations
 
 from .dataset_mapper import IgnoreRegionsMapper
 from .difficult import handle_difficult_objects
 
-__all__ = ["build_train_loader", "get_annotated_dicts"]
+__all__ = ["build_test_loader", "build_train_loader", "get_annotated_dicts"]
 
 
 def get_annotated_dicts(
@@ -67,3 +73,18 @@ def build_train_loader(cfg: CfgNode) -> torch.utils.data.DataLoader:
     dataset_dicts = get_annotated_dicts(cfg, cfg.DATASETS.TRAIN, is_train=True)
     mapper = IgnoreRegionsMapper(cfg, is_train=True)
     return build_detection_train_loader(cfg, mapper=mapper, dataset=dataset_dicts)
+
+
+def build_test_loader(cfg: CfgNode, dataset_name: str) -> torch.utils.data.DataLoader:
+    """
+    Same as :func:`build_detection_test_loader` of detectron2. But if TEST.AUG.ENABLED, images come
+    in the size of their file: test-time augmentation resizes them, and once is enough.
+
+    Args:
+        cfg (CfgNode): a detectron2 config.
+        dataset_name (str): one of DATASETS.TEST.
+    """
+    mapper = DatasetMapper(cfg, is_train=False)
+    if cfg.TEST.AUG.ENABLED:
+        mapper = DatasetMapper(cfg, is_train=False, augmentations=[])
+    return build_detection_test_loader(cfg, dataset_name, mapper=mapper)

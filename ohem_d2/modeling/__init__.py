@@ -8,9 +8,11 @@ from .roi_heads import (
     OHEMROIHeads,
     VGGBoxHead,
 )
+from .test_time_augmentation import GeneralizedRCNNWithTTA, build_test_time_model
 from .use_ohem import use_ohem
 
 __all__ = [
+    "GeneralizedRCNNWithTTA",
     "HeuristicROIHeads",
     "LossLayerOHEMROIHeads",
     "OHEMCascadeROIHeads",
@@ -19,5 +21,6 @@ __all__ = [
     "OHEMRes5ROIHeads",
     "TorchvisionBackbone",
     "VGGBoxHead",
+    "build_test_time_model",
     "use_ohem",
 ]

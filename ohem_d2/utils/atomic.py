@@ -27,9 +27,10 @@ def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
     unfinished = path.with_name(f"{path.name}.unfinished")
     try:
         yield unfinished
-        unfinished.replace(path)
-    finally:
+    except BaseException:
         unfinished.unlink(missing_ok=True)
+        raise
+    unfinished.replace(path)
 
 
 @contextmanager

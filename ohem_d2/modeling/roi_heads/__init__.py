@@ -2,6 +2,7 @@ from .box_head import VGGBoxHead
 from .hard_roi_selection import nms_by_loss, take_hardest
 from .heuristic import HeuristicROIHeads
 from .ignore_regions import IgnoreRegionsMixin, remove_ignored_proposals
+from .iterative_box_regression import IterativeROIHeads
 from .loss_layer import LossLayerOHEMROIHeads
 from .ohem import OHEMCascadeROIHeads, OHEMMixin, OHEMRes5ROIHeads, OHEMROIHeads
 from .read_only_forward import read_only_roi_losses
@@ -11,6 +12,7 @@ from .roi_loss import check_minable, roi_losses
 __all__ = [
     "HeuristicROIHeads",
     "IgnoreRegionsMixin",
+    "IterativeROIHeads",
     "LossLayerOHEMROIHeads",
     "OHEMCascadeROIHeads",
     "OHEMMixin",

@@ -12,7 +12,7 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from .roi_forward import box_head, box_predictors, forward_rois
+from .roi_forward import box_head, box_predictors, forward_rois, split_rois
 from .roi_loss import fed_loss_class_mask, roi_losses
 
 __all__ = ["read_only_roi_losses"]
@@ -55,8 +55,8 @@ def read_only_roi_losses(
 
     outputs = []
     with _use_running_statistics(box_head(roi_heads, stage), predictor):
-        # If there are no RoIs, one batch of none, for the shapes.
-        for batch in _split(proposals, batch_size or max(num_rois, 1)):
+        # If there are no RoIs, the batch of none gives the shapes.
+        for batch in split_rois(proposals, batch_size or max(num_rois, 1)):
             predictions = forward_rois(roi_heads, features, batch, stage)
             output = roi_losses(predictor, predictions, batch, class_mask)
             if isinstance(roi_heads, CascadeROIHeads):
@@ -67,19 +67,6 @@ def read_only_roi_losses(
     # none.
     torch.clear_autocast_cache()
     return {k: cat([x[k] for x in outputs]) for k in outputs[0]}
-
-
-def _split(proposals: list[Instances], batch_size: int) -> Iterator[list[Instances]]:
-    """
-    Cut the RoIs of all images into consecutive batches, each again a list over all images.
-    """
-    counts = [len(p) for p in proposals]
-    first = [sum(counts[:i]) for i in range(len(counts))]  # where each image's RoIs begin
-    for start in range(0, max(sum(counts), 1), batch_size):
-        yield [
-            p[max(start - f, 0) : max(start + batch_size - f, 0)]
-            for p, f in zip(proposals, first, strict=True)
-        ]
 
 
 @contextmanager

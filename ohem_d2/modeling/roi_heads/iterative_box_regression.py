@@ -1,0 +1,167 @@
+"""
+Iterative bounding-box regression (Gidaris & Komodakis 2015, arXiv:1505.01749), as Shrivastava et
+al. 2016 use it.
+"""
+
+from collections.abc import Callable
+from typing import Any, Optional
+
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling.roi_heads import ROIHeads
+from detectron2.structures import Boxes, ImageList, Instances
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .roi_forward import box_predictors, predict_rois, split_rois
+
+__all__ = ["IterativeROIHeads"]
+
+
+class IterativeROIHeads(nn.Module):
+    """
+    The inference of other ROI heads, in rounds: they score the proposals and relocalize them; the
+    boxes of a high score are scored and relocalized again, for their class alone; and so on. The
+    detections are chosen among the boxes of all rounds, and mask and keypoint heads run on them.
+
+    With one round, and a `merge` that is NMS, this is the inference of those heads.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        roi_heads: ROIHeads,
+        num_rounds: int = 1,
+        score_thresh: float = 0.5,
+        merge: Optional[Callable[[Instances], Instances]] = None,
+    ):
+        """
+        Args:
+            roi_heads (ROIHeads): :class:`StandardROIHeads`, :class:`Res5ROIHeads` or
+                :class:`CascadeROIHeads`, of which a round is all stages. Its parameters are used,
+                and not copied.
+            num_rounds (int): how many times boxes are scored and relocalized.
+            score_thresh (float): boxes of a higher score go into the next round.
+            merge (callable): chooses the detections among the boxes of an image, see
+                :class:`DetectionMerger`. None: all are returned, without masks and keypoints.
+
+        Raises:
+            ValueError: if a value is out of its range, or the box branch of the heads is not known.
+        """
+        super().__init__()
+        if not (isinstance(num_rounds, int) and num_rounds >= 1):
+            raise ValueError(
+                f"TEST.ITERATIVE_BBOX.NUM_ROUNDS must be 1 or more, and is {num_rounds!r}."
+            )
+        if not 0 <= score_thresh <= 1:
+            raise ValueError(
+                f"TEST.ITERATIVE_BBOX.SCORE_THRESH must be from 0 to 1, and is {score_thresh!r}."
+            )
+        predictor = box_predictors(roi_heads)[-1]
+        self.roi_heads = roi_heads
+        self.num_rounds = num_rounds
+        self.score_thresh = score_thresh
+        self.merge = merge
+        self.test_score_thresh = predictor.test_score_thresh
+
+    @classmethod
+    def from_config(
+        cls,
+        cfg: CfgNode,
+        roi_heads: ROIHeads,
+        merge: Optional[Callable[[Instances], Instances]] = None,
+    ):
+        iterative = cfg.TEST.ITERATIVE_BBOX
+        return {
+            "roi_heads": roi_heads,
+            "num_rounds": iterative.NUM_ROUNDS if iterative.ENABLED else 1,
+            "score_thresh": iterative.SCORE_THRESH,
+            "merge": merge,
+        }
+
+    def forward(
+        self,
+        images: ImageList,
+        features: dict[str, Tensor],
+        proposals: list[Instances],
+        targets: Any = None,
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """
+        See :meth:`ROIHeads.forward`, in inference.
+        """
+        predictions = self.predict(features, proposals)
+        if self.merge is None:
+            return predictions, {}
+        detections = [self.merge(x) for x in predictions]
+        return self.forward_with_given_boxes(features, detections), {}
+
+    def forward_with_given_boxes(
+        self, features: dict[str, Tensor], instances: list[Instances]
+    ) -> list[Instances]:
+        """
+        See :meth:`StandardROIHeads.forward_with_given_boxes`.
+        """
+        return self.roi_heads.forward_with_given_boxes(features, instances)
+
+    def predict(self, features: dict[str, Tensor], proposals: list[Instances]) -> list[Instances]:
+        """
+        Args:
+            features, proposals: see :meth:`ROIHeads.forward`.
+
+        Returns:
+            list[Instances]: for each image the boxes of all rounds, in its coordinates, with the
+            fields "pred_boxes", "scores" and "pred_classes".
+        """
+        # What fits at once in the first round, for the memory.
+        batch_size = max(sum(len(x) for x in proposals), 1)
+        rounds = [self._predict_once(features, proposals)]
+        for _ in range(self.num_rounds - 1):
+            high = [x[x.scores > self.score_thresh] for x in rounds[-1]]
+            proposals = [
+                Instances(x.image_size, proposal_boxes=x.pred_boxes, classes=x.pred_classes)
+                for x in high
+            ]
+            batches = [self._predict_once(features, x) for x in split_rois(proposals, batch_size)]
+            rounds.append([Instances.cat(list(x)) for x in zip(*batches, strict=True)])
+        return [Instances.cat(list(x)) for x in zip(*rounds, strict=True)]
+
+    def _predict_once(
+        self, features: dict[str, Tensor], proposals: list[Instances]
+    ) -> list[Instances]:
+        boxes, scores = predict_rois(self.roi_heads, features, proposals)
+        return [
+            _boxes_of_a_score(*x, self.test_score_thresh)
+            for x in zip(boxes, scores, proposals, strict=True)
+        ]
+
+
+def _boxes_of_a_score(
+    boxes: Tensor, scores: Tensor, proposals: Instances, score_thresh: float
+) -> Instances:
+    """
+    :func:`fast_rcnn_inference_single_image` of detectron2 without its NMS.
+
+    Args:
+        boxes, scores (Tensor): of an image, from :func:`predict_rois`.
+        proposals (Instances): the RoIs. If they have "classes", each is asked for its own alone.
+        score_thresh (float): only return boxes of a higher score.
+
+    Returns:
+        Instances: with the fields "pred_boxes", "scores" and "pred_classes".
+    """
+    is_valid = boxes.isfinite().all(dim=1) & scores.isfinite().all(dim=1)
+    scores = scores[:, :-1]  # R x K
+    is_asked = is_valid[:, None] & (scores > score_thresh)
+    if proposals.has("classes"):
+        is_asked &= F.one_hot(proposals.classes, scores.shape[1]).bool()
+    rois, classes = is_asked.nonzero(as_tuple=True)
+
+    boxes = boxes.unflatten(1, (boxes.shape[1] // 4, 4))  # R x K x 4, or R x 1 x 4
+    pred_boxes = Boxes(boxes[rois, classes.clamp(max=boxes.shape[1] - 1)])
+    pred_boxes.clip(proposals.image_size)
+    return Instances(
+        proposals.image_size,
+        pred_boxes=pred_boxes,
+        scores=scores[rois, classes],
+        pred_classes=classes,
+    )

@@ -1,0 +1,263 @@
+"""
+What the paper does at test time (Shrivastava et al. 2016, section 6): multiple scales, iterative
+bounding-box regression and box voting, with any trained model.
+"""
+
+import copy
+import logging
+import math
+from collections.abc import Callable
+from itertools import groupby
+from typing import Any, Optional
+
+import torch
+from detectron2 import modeling
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+from detectron2.modeling import GeneralizedRCNN
+from detectron2.structures import Boxes, Instances
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from .detection_merger import DetectionMerger
+from .roi_heads import IterativeROIHeads
+
+__all__ = [
+    "DatasetMapperTTA",
+    "GeneralizedRCNNWithTTA",
+    "ImageTooLargeError",
+    "build_test_time_model",
+]
+
+logger = logging.getLogger(__name__)
+
+
+def build_test_time_model(cfg: CfgNode, model: nn.Module) -> nn.Module:
+    """
+    What a model is to be tested with, by TEST.AUG, TEST.ITERATIVE_BBOX and TEST.BOX_VOTING.
+
+    Args:
+        cfg (CfgNode): a detectron2 config with the keys of :func:`add_ohem_config`.
+        model (nn.Module): a trained model. It is left as it is.
+
+    Returns:
+        nn.Module: has the interface and the weights of the model, and is to be used in inference.
+        The model itself if none of the three is enabled.
+
+    Raises:
+        ValueError: if one is, and the model is no :class:`GeneralizedRCNN` whose box branch is
+            known, or a threshold is out of its range.
+    """
+    if not uses_test_time_options(cfg):
+        return model
+    if isinstance(model, DistributedDataParallel):
+        model = model.module
+    if not isinstance(model, GeneralizedRCNN):
+        raise ValueError(
+            "TEST.AUG, TEST.ITERATIVE_BBOX and TEST.BOX_VOTING are for a GeneralizedRCNN, and the "
+            f"model is a {type(model).__name__}."
+        )
+    if cfg.TEST.AUG.ENABLED:
+        return GeneralizedRCNNWithTTA(cfg, model)
+    merge = DetectionMerger(cfg)
+    return _with_roi_heads(model, IterativeROIHeads(cfg, model.roi_heads, merge))
+
+
+def uses_test_time_options(cfg: CfgNode) -> bool:
+    """
+    Returns:
+        bool: whether TEST.AUG, TEST.ITERATIVE_BBOX or TEST.BOX_VOTING is enabled.
+    """
+    test = cfg.TEST
+    return test.AUG.ENABLED or test.ITERATIVE_BBOX.ENABLED or test.BOX_VOTING.ENABLED
+
+
+def _with_roi_heads(model: GeneralizedRCNN, roi_heads: nn.Module) -> GeneralizedRCNN:
+    """
+    Returns:
+        GeneralizedRCNN: a model of the same class that shares everything with `model` but the ROI
+        heads.
+    """
+    # A copy, so that the model keeps its heads and the names of its weights.
+    ret = copy.copy(model)
+    ret._modules = {**model._modules, "roi_heads": roi_heads}
+    return ret
+
+
+class DatasetMapperTTA(modeling.DatasetMapperTTA):
+    """
+    detectron2's, which makes an image for each scale, and its mirror image; the precomputed
+    proposals go with them.
+    """
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> list[dict[str, Any]]:
+        """
+        Args:
+            dataset_dict (dict): in detectron2's standard model input format.
+
+        Returns:
+            list[dict]: see :class:`detectron2.modeling.DatasetMapperTTA`. If the input has
+            "proposals" (Instances), each has them in its own coordinates.
+        """
+        proposals = dataset_dict.get("proposals")
+        ret = super().__call__({k: v for k, v in dataset_dict.items() if k != "proposals"})
+        if proposals is not None:
+            for augmented in ret:
+                # The first transform is that of the image's file to the input image, in whose
+                # coordinates the proposals are.
+                transform = T.TransformList(augmented["transforms"].transforms[1:])
+                augmented["proposals"] = Instances(
+                    augmented["image"].shape[1:],
+                    **{
+                        **proposals.get_fields(),
+                        "proposal_boxes": _transform(proposals.proposal_boxes, transform),
+                    },
+                )
+        return ret
+
+
+class ImageTooLargeError(RuntimeError):
+    """
+    Not even one image of a scale fits the memory.
+    """
+
+
+class GeneralizedRCNNWithTTA(modeling.GeneralizedRCNNWithTTA):
+    """
+    detectron2's test-time augmentation, with three differences. All boxes of all scales, and of
+    all rounds of iterative regression, are merged at once, by NMS and box voting, as in the
+    paper, instead of the detections of each scale. Models on precomputed proposals are
+    supported. And images that do not fit the memory together are tried one by one.
+
+    An image of one scale, without flip and voting, gives what the model gives.
+    """
+
+    def __init__(
+        self,
+        cfg: CfgNode,
+        model: GeneralizedRCNN,
+        tta_mapper: Optional[Callable[[dict], list[dict]]] = None,
+        batch_size: int = 3,
+    ):
+        """
+        Args:
+            cfg (CfgNode): a detectron2 config with the keys of :func:`add_ohem_config`.
+            model (GeneralizedRCNN): the model to apply it to, which is left as it is.
+            tta_mapper (callable): takes a dataset dict and returns a list of augmented versions
+                of it. By default `DatasetMapperTTA(cfg)`.
+            batch_size (int): how many augmented images to forward at a time, at most. Those of a
+                batch have the same size, so that none is padded.
+        """
+        # detectron2 refuses them.
+        theirs = cfg.clone()
+        theirs.defrost()
+        theirs.MODEL.LOAD_PROPOSALS = False
+        heads = IterativeROIHeads(cfg, model.roi_heads)
+        super().__init__(
+            theirs, _with_roi_heads(model, heads), tta_mapper or DatasetMapperTTA(cfg), batch_size
+        )
+        self.batch_size: int = batch_size
+        self.merge = DetectionMerger(cfg)
+        self._largest_that_fit = (0, 0)  # height and width
+
+    def _batch_inference(
+        self,
+        batched_inputs: list[dict[str, Any]],
+        detected_instances: Optional[list[Instances]] = None,
+    ) -> list[Instances]:
+        """
+        See :meth:`detectron2.modeling.GeneralizedRCNNWithTTA._batch_inference`.
+        """
+        inputs_and_instances = zip(
+            batched_inputs, detected_instances or [None] * len(batched_inputs), strict=True
+        )
+        outputs = []
+        # One size at a time: padding would change what is seen at the border of an image.
+        for _, group in groupby(inputs_and_instances, key=lambda x: x[0]["image"].shape[1:]):
+            inputs, instances = map(list, zip(*group, strict=True))
+            outputs.extend(
+                self._inference_that_fits(inputs, instances if detected_instances else None)
+            )
+        return outputs
+
+    def _inference_that_fits(
+        self, inputs: list[dict[str, Any]], instances: Optional[list[Instances]]
+    ) -> list[Instances]:
+        """
+        Forward images of one size, in smaller batches if the memory turns out to be too small.
+
+        Raises:
+            ImageTooLargeError: if it is too small for one of them.
+        """
+        height, width = inputs[0]["image"].shape[1:]
+        try:
+            outputs = super()._batch_inference(inputs, instances)
+        except RuntimeError as e:
+            if not _is_out_of_memory(e):
+                raise
+        else:
+            self._largest_that_fit = max(self._largest_that_fit, (height, width), key=math.prod)
+            return outputs
+        # Not in the except clause: there, the exception holds the tensors of the pass that failed.
+        torch.cuda.empty_cache()
+        count = min(self.batch_size, len(inputs))
+        if count == 1:
+            raise ImageTooLargeError(
+                f"The memory is too small for an image of {height} x {width} pixels. The largest "
+                f"that fit had {' x '.join(map(str, self._largest_that_fit))}: take the larger "
+                "scales out of TEST.AUG.MIN_SIZES, or lower TEST.AUG.MAX_SIZE."
+            )
+        self.batch_size = count // 2
+        logger.warning(
+            f"The memory is too small for {count} images of {height} x {width} pixels at a time. "
+            f"Going on with {self.batch_size}."
+        )
+        return self._inference_that_fits(inputs, instances)
+
+    def _get_augmented_boxes(
+        self, augmented_inputs: list[dict[str, Any]], tfms: list[T.Transform]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """
+        Returns:
+            boxes (R, 4), scores (R,) and classes (R,) of all images, in the coordinates of the
+            original one.
+        """
+        outputs = self._batch_inference(augmented_inputs)
+        boxes = [
+            _transform(x.pred_boxes, tfm.inverse()).tensor
+            for x, tfm in zip(outputs, tfms, strict=True)
+        ]
+        scores, classes = [x.scores for x in outputs], [x.pred_classes for x in outputs]
+        return torch.cat(boxes), torch.cat(scores), torch.cat(classes)
+
+    def _merge_detections(
+        self,
+        all_boxes: Tensor,
+        all_scores: Tensor,
+        all_classes: Tensor,
+        shape_hw: tuple[int, int],
+    ) -> Instances:
+        """
+        Args:
+            all_boxes, all_scores, all_classes: see :meth:`_get_augmented_boxes`.
+            shape_hw (tuple[int, int]): height and width of the original image.
+
+        Returns:
+            Instances: the detections.
+        """
+        boxes = Boxes(all_boxes)
+        boxes.clip(shape_hw)
+        detections = self.merge(
+            Instances(shape_hw, pred_boxes=boxes, scores=all_scores, pred_classes=all_classes)
+        )
+        return detections[detections.pred_boxes.nonempty()]  # as detector_postprocess does
+
+
+def _transform(boxes: Boxes, transform: T.Transform) -> Boxes:
+    ret = transform.apply_box(boxes.tensor.cpu().numpy())
+    return Boxes(torch.from_numpy(ret).to(boxes.device))
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # PyTorch has no type for that of the CPU.
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
