@@ -1,5 +1,7 @@
 import pytest
-from detectron2.data import DatasetCatalog
+from conftest import VOC_CLASSES, VOC_IMAGES, make_voc
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_pascal_voc
 
 from ohem_d2.data import handle_difficult_objects
 
@@ -34,6 +36,21 @@ def test_images_of_other_datasets_are_left_alone(voc):
     assert found[:4] == handle_difficult_objects(records, [voc], "drop")
     assert found[4:] == others
     assert handle_difficult_objects(others, ["coco_2017_train"], "drop") == others
+
+
+def test_a_folder_that_was_registered_with_a_slash_at_its_end(tmp_path):
+    name = "made_voc_slash"
+    make_voc(tmp_path / "voc", name, VOC_IMAGES)
+    dirname = MetadataCatalog.get(name).dirname
+    DatasetCatalog.remove(name)
+    MetadataCatalog.pop(name)
+    register_pascal_voc(name, f"{dirname}/", "train", 2012, VOC_CLASSES)
+    try:
+        dropped = handle_difficult_objects(DatasetCatalog.get(name), [name], "drop")
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.pop(name)
+    assert [len(x["annotations"]) for x in dropped] == [1, 0, 1, 1]
 
 
 def test_the_input_is_left_alone(voc):

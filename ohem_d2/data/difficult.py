@@ -47,12 +47,13 @@ def handle_difficult_objects(
     """
     check_practice(practice)
     folders = {MetadataCatalog.get(name).get("dirname") for name in dataset_names} - {None}
+    folders = {os.path.normpath(x) for x in folders}
     if practice == "train" or not folders:
         return dataset_dicts
     ret = []
     for record in dataset_dicts:
         # The layout is FOLDER/JPEGImages/ID.jpg and FOLDER/Annotations/ID.xml.
-        folder = os.path.dirname(os.path.dirname(record["file_name"]))
+        folder = os.path.normpath(os.path.dirname(os.path.dirname(record["file_name"])))
         if folder in folders:
             path = os.path.join(folder, "Annotations", f"{record['image_id']}.xml")
             annotations = _handle(record["annotations"], path, practice)
