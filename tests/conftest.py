@@ -197,7 +197,7 @@ def use_clutter(root):
     register_clutter(str(root))
 
 
-def make_voc(root, name, images):
+def make_voc(root, name, images, year=2012):
     """
     Write and register a dataset in the layout of PASCAL VOC, of gray images of 100 x 80 pixels.
 
@@ -218,7 +218,8 @@ def make_voc(root, name, images):
             text += f"<bndbox>{''.join(f'<{k}>{v}</{k}>' for k, v in corners)}</bndbox></object>"
         (root / f"Annotations/{image_id}.xml").write_text(text + "</annotation>")
     (root / "ImageSets/Main/train.txt").write_text("\n".join(images) + "\n")
-    register_pascal_voc(name, str(root), "train", 2012, VOC_CLASSES)
+    register_pascal_voc(name, str(root), "train", year, VOC_CLASSES)
+    MetadataCatalog.get(name).evaluator_type = "pascal_voc"
 
 
 VOC_CLASSES = ("cat", "dog", "cow")

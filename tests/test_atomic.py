@@ -1,3 +1,6 @@
+import shutil
+from pathlib import Path
+
 import pytest
 
 from ohem_d2.utils import atomic_file, atomic_folder
@@ -54,3 +57,19 @@ def test_folder_after_a_run_that_was_killed(tmp_path):
         assert names(unfinished) == []
         (unfinished / "a").write_text("new")
     assert names(tmp_path) == ["folder"] and names(tmp_path / "folder") == ["a"]
+
+
+def test_a_folder_is_whole_at_any_moment(tmp_path, monkeypatch):
+    path = tmp_path / "folder"
+    with atomic_folder(path) as unfinished:
+        (unfinished / "a").write_text("first")
+
+    def checked_rmtree(removed, **kwargs):
+        assert Path(removed) != path
+        rmtree(removed, **kwargs)
+
+    rmtree = shutil.rmtree
+    monkeypatch.setattr(shutil, "rmtree", checked_rmtree)
+    with atomic_folder(path) as unfinished:
+        (unfinished / "a").write_text("second")
+    assert (path / "a").read_text() == "second"

@@ -6,7 +6,6 @@ takes, and the .caffemodel of VGG16 and VGG_CNN_M_1024.
 """
 
 import argparse
-import os
 import re
 import shlex
 import sys
@@ -21,6 +20,7 @@ from detectron2.modeling import build_model
 from torch import Tensor
 
 from ohem_d2 import add_ohem_config
+from ohem_d2.utils import atomic_file
 
 # The images that the classifiers were trained on.
 INPUTS: dict[str, dict[str, object]] = {
@@ -214,18 +214,6 @@ def load_config(file: Path, options: list[str]) -> CfgNode:
     return cfg
 
 
-def save(checkpoint: dict, path: Path) -> None:
-    """
-    Write the file, or nothing.
-    """
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    try:
-        torch.save(checkpoint, unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config-file", type=Path, required=True, help="of the detector")
@@ -275,7 +263,8 @@ def main() -> None:
         "model": {place: weights[name] for place, name in matched.items()},
         "__author__": f"convert_weights.py, of {args.weights.name}",
     }
-    save(checkpoint, args.output)
+    with atomic_file(args.output) as unfinished:
+        torch.save(checkpoint, unfinished)
     print(
         f"{args.output}: {len(matched)} tensors used, {len(left)} left out, {len(random)} of the "
         "model still random"

@@ -17,6 +17,8 @@ import numpy as np
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
+from ..utils import atomic_file
+
 __all__ = ["make_proposals", "write_proposals", "read_proposals", "check_proposals"]
 
 LISTS = ("ids", "boxes", "objectness_logits")
@@ -59,11 +61,10 @@ def write_proposals(path: str | os.PathLike, proposals: dict[str, Any]) -> None:
         path (str): a local file. One that is there is replaced.
         proposals (dict[str, Any]): see :func:`make_proposals`.
     """
-    unfinished = f"{os.fspath(path)}.unfinished"
-    with open(unfinished, "wb") as f:
-        # A number, so that the file can be read without detectron2.
-        pickle.dump({**proposals, "bbox_mode": int(proposals["bbox_mode"])}, f)
-    os.replace(unfinished, path)
+    # A number, so that the file can be read without detectron2.
+    proposals = {**proposals, "bbox_mode": int(proposals["bbox_mode"])}
+    with atomic_file(path) as unfinished, open(unfinished, "wb") as f:
+        pickle.dump(proposals, f)
 
 
 def read_proposals(path: str) -> dict[str, Any]:

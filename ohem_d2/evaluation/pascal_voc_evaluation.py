@@ -1,0 +1,263 @@
+"""
+Average precision as PASCAL VOC defines it (Everingham et al., The PASCAL Visual Object Classes
+(VOC) Challenge, IJCV 2010, and its development kit), from the development kit's files.
+
+Shapes: N detections and G objects of a class, T thresholds of the IoU.
+"""
+
+import math
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Optional
+from xml.etree import ElementTree
+
+import numpy as np
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import PascalVOCDetectionEvaluator
+from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
+from tabulate import tabulate
+from torchvision.ops import box_iou
+
+from ..utils import atomic_file, write_json
+from .detection_files import check_image_ids, comp4_file, read_comp4_file
+
+__all__ = ["Objects", "PascalVOCEvaluator", "average_precision"]
+
+# Divided, and not added up: so an IoU or a recall that is exactly one of them reaches it.
+IOU_THRESHOLDS = np.arange(50, 100, 5) / 100
+ELEVEN_RECALLS = np.arange(11) / 10
+
+METRICS = ("AP", "AP50", "AP75", "AP50 11-point", "AP50 area")
+
+
+class Objects(NamedTuple):
+    """
+    All objects of a class.
+    """
+
+    image_ids: list[str]  # G
+    boxes: np.ndarray  # (G, 4) of float64, XYXY in pixels, in detectron2's coordinates
+    difficult: np.ndarray  # (G,) of bool
+
+
+class PascalVOCEvaluator(PascalVOCDetectionEvaluator):
+    """
+    PASCAL VOC's AP, at IoU thresholds of .50 to .95 as COCO has them.
+
+    It differs from its parent class in these:
+        Scores and boxes are not rounded.
+        An IoU of exactly the threshold is enough, as in the development kit and in COCO.
+        Detections of equal score stay in the order of the images.
+        A class without objects, or with difficult ones only, has no AP (NaN), and the means are
+        over the others, as in COCO.
+        A recall of exactly .3, .6 or .7 reaches that point of the 11-point metric.
+        Objects in the XML files need a name and a box only. Without the element `difficult`, they
+        are not.
+    """
+
+    def __init__(self, dataset_name: str, output_dir: Optional[str] = None) -> None:
+        """
+        Args:
+            dataset_name (str): a dataset in the layout of PASCAL VOC, see `register_pascal_voc`.
+                If its year is 2007, its metric is the 11-point AP, and else the area under the
+                curve of precision and recall.
+            output_dir (str): a local folder, where :meth:`evaluate` writes the detections
+                (comp4_det_SPLIT_CLASS.txt, one file for each class) and voc_results.json. None:
+                nowhere.
+        """
+        super().__init__(dataset_name)
+        self._output_dir = output_dir
+        self._split = MetadataCatalog.get(dataset_name).split
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        for input_, output in zip(inputs, outputs, strict=True):
+            instances = output["instances"].to(self._cpu_device)
+            # The inverse of how detectron2 loads the boxes of objects.
+            boxes = instances.pred_boxes.tensor.double() + torch.tensor([1, 1, 0, 0])
+            scores, classes = instances.scores.tolist(), instances.pred_classes.tolist()
+            for box, score, category in zip(boxes.tolist(), scores, classes, strict=True):
+                # Nine digits are enough for any float32.
+                numbers = " ".join(f"{x:.9g}" for x in [score, *box])
+                self._predictions[category].append(f"{input_['image_id']} {numbers}\n")
+
+    def evaluate(self) -> Optional[dict[str, dict[str, float]]]:
+        """
+        Write the detections of all processes, and evaluate what was written.
+
+        Returns:
+            dict: has a key "bbox", whose value is a dict of "AP", "AP50", "AP75", and
+            "AP50-CLASS" of each class, in percent, by the dataset's metric. None in all processes
+            but the main one.
+
+        Raises:
+            ValueError: if there are detections of images that are not in the image set.
+        """
+        all_predictions = comm.gather(self._predictions, dst=0)
+        if not comm.is_main_process():
+            return None
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(self._output_dir or temporary)
+            folder.mkdir(parents=True, exist_ok=True)
+            for category, name in enumerate(self._class_names):
+                with atomic_file(comp4_file(folder, self._split, name)) as file:
+                    lines = [line for x in all_predictions for line in x.get(category, [])]
+                    file.write_text("".join(lines))
+            results = self._evaluate_folder(folder)
+            write_json(folder / "voc_results.json", results)
+        self._log(results)
+        return {
+            "bbox": {
+                **{x: results[x] for x in ("AP", "AP50", "AP75")},
+                **{f"AP50-{name}": x["AP50"] for name, x in results["classes"].items()},
+            }
+        }
+
+    def _evaluate_folder(self, folder: Path) -> dict[str, Any]:
+        with PathManager.open(self._image_set_path) as f:
+            image_ids = f.read().split()
+        objects = self._read_objects(image_ids)
+        known = set(image_ids)
+        classes = {}
+        for name in self._class_names:
+            path = comp4_file(folder, self._split, name)
+            detections = read_comp4_file(path)
+            check_image_ids(detections[0], known, f"{path}, of {self._dataset_name}")
+            # (T, 2): 11-point and area.
+            ap = 100 * average_precision(*detections, objects[name], IOU_THRESHOLDS)
+            by_metric = ap[:, 0 if self._is_2007 else 1]
+            classes[name] = {
+                "objects": int((~objects[name].difficult).sum()),
+                "detections": len(detections[0]),
+                "AP": float(by_metric.mean()),
+                "AP50": float(by_metric[0]),
+                "AP75": float(by_metric[5]),
+                "AP50 11-point": float(ap[0, 0]),
+                "AP50 area": float(ap[0, 1]),
+            }
+        with_objects = [x for x in classes.values() if x["objects"]]
+        return {
+            "dataset": self._dataset_name,
+            "metric": "11-point" if self._is_2007 else "area",
+            **{
+                x: float(np.mean([c[x] for c in with_objects])) if with_objects else math.nan
+                for x in METRICS
+            },
+            "classes": classes,
+        }
+
+    def _read_objects(self, image_ids: list[str]) -> dict[str, Objects]:
+        """
+        Returns:
+            dict[str, Objects]: of each class of the dataset.
+        """
+        by_class = defaultdict(list)
+        for image_id in image_ids:
+            with PathManager.open(self._anno_file_template.format(image_id)) as f:
+                for obj in ElementTree.parse(f).findall("object"):
+                    corners = [f"bndbox/{x}" for x in ("xmin", "ymin", "xmax", "ymax")]
+                    box = [float(obj.findtext(x, "")) for x in corners]
+                    difficult = obj.findtext("difficult") == "1"
+                    by_class[obj.findtext("name")].append((image_id, box, difficult))
+        return {
+            name: Objects(
+                [x[0] for x in by_class[name]],
+                np.array([x[1] for x in by_class[name]]).reshape(-1, 4) - [1, 1, 0, 0],
+                np.array([x[2] for x in by_class[name]], dtype=bool),
+            )
+            for name in self._class_names
+        }
+
+    def _log(self, results: dict[str, Any]) -> None:
+        rows = [[name, *x.values()] for name, x in results["classes"].items()]
+        rows.append(["mean", None, None, *(results[x] for x in METRICS)])
+        table = tabulate(
+            rows,
+            headers=["class", "objects", "detections", *METRICS],
+            tablefmt="pipe",
+            floatfmt=".3f",
+            numalign="right",
+        )
+        self._logger.info(
+            f"PASCAL VOC's AP of {self._dataset_name} ({results['metric']} is its metric; nan: "
+            f"no objects, and not in the mean):\n{table}"
+        )
+
+
+def average_precision(
+    image_ids: Sequence[str],
+    scores: np.ndarray,
+    boxes: np.ndarray,
+    objects: Objects,
+    iou_thresholds: np.ndarray,
+) -> np.ndarray:
+    """
+    The AP of one class. From the highest score to the lowest, a detection is right if the object
+    that it overlaps most, by at least the threshold, was not yet found. Difficult objects need
+    not be found, and detections of them are neither right nor wrong.
+
+    Args:
+        image_ids (Sequence[str]): of the images of the N detections.
+        scores (np.ndarray): (N,).
+        boxes (np.ndarray): (N, 4) of float64, XYXY in pixels, in detectron2's coordinates. There
+            the plain IoU is the protocol's, which adds one to widths and heights.
+        objects (Objects): of the class.
+        iou_thresholds (np.ndarray): (T,), larger than 0.
+
+    Returns:
+        np.ndarray: (T, 2), in [0, 1]: the mean of the highest precisions that are reached at
+        recalls of 0, .1, ... 1 (VOC 2007), and the area under the curve of them (since VOC 2010).
+        NaN if there are no objects but difficult ones.
+    """
+    num_objects = (~objects.difficult).sum()
+    if num_objects == 0:
+        return np.full((len(iou_thresholds), 2), np.nan)
+    order = np.argsort(-scores, kind="stable")
+    ious, matches = (x[order] for x in _match(image_ids, boxes, objects))
+    difficult = objects.difficult[matches]
+    aps = []
+    for thresh in iou_thresholds:
+        hits = np.flatnonzero((ious >= thresh) & ~difficult)
+        _, first = np.unique(matches[hits], return_index=True)
+        right = np.zeros(len(order), dtype=bool)
+        right[hits[first]] = True
+        right = right[(ious < thresh) | ~difficult]  # without detections of difficult objects
+
+        found = right.cumsum()
+        recall = found / num_objects
+        precision = found / np.arange(1, len(found) + 1)
+        # The highest one at this or a higher recall.
+        precision = np.maximum.accumulate(precision[::-1])[::-1]
+        area = (np.diff(recall, prepend=0) * precision).sum()
+        reached_at = np.searchsorted(recall, ELEVEN_RECALLS)
+        aps.append((np.append(precision, 0)[reached_at].mean(), area))
+    return np.array(aps)
+
+
+def _match(
+    image_ids: Sequence[str], boxes: np.ndarray, objects: Objects
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Returns:
+        (np.ndarray, np.ndarray): for each detection its largest IoU with an object, (N,), 0 if
+        there is none in its image, and which object that is, (N,).
+    """
+    ious, matches = np.zeros(len(boxes)), np.zeros(len(boxes), dtype=np.int64)
+    objects_by_image = _indices_by_image(objects.image_ids)
+    for image_id, rows in _indices_by_image(image_ids).items():
+        if image_id in objects_by_image:
+            columns = np.array(objects_by_image[image_id])
+            iou = box_iou(*map(torch.from_numpy, (boxes[rows], objects.boxes[columns]))).numpy()
+            ious[rows] = iou.max(axis=1)
+            matches[rows] = columns[iou.argmax(axis=1)]
+    return ious, matches
+
+
+def _indices_by_image(image_ids: Sequence[str]) -> dict[str, list[int]]:
+    indices = defaultdict(list)
+    for i, image_id in enumerate(image_ids):
+        indices[image_id].append(i)
+    return dict(indices)
