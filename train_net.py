@@ -5,29 +5,33 @@ Train and evaluate a detector with or without online hard example mining.
     python train_net.py --config-file configs/demo/faster_rcnn_R_18_FPN_ohem.yaml
     python train_net.py --config-file ... --resume
     python train_net.py --config-file ... --eval-only MODEL.WEIGHTS model_final.pth
+    python train_net.py --config-file ... --eval-only MODEL.WEIGHTS model_final.pth \
+        TEST.AUG.ENABLED True TEST.ITERATIVE_BBOX.ENABLED True TEST.BOX_VOTING.ENABLED True
 """
 
 import logging
-import os
 import sys
 import weakref
 
-import detectron2
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.config import get_cfg
-from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultTrainer, default_argument_parser, default_setup, launch
-from detectron2.evaluation import COCOEvaluator, PascalVOCDetectionEvaluator, verify_results
+from detectron2.evaluation import verify_results
 from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 
-from ohem_d2 import OHEMMixin, add_ohem_config
-from ohem_d2.checkpoint import AtomicCheckpointer
+from ohem_d2 import OHEMMixin
+from ohem_d2.checkpoint import AtomicCheckpointer, StrictCheckpointer, WeightsError
 from ohem_d2.data import build_train_loader
-from ohem_d2.engine import AccumulatingTrainer, InputError, check_inputs
+from ohem_d2.engine import AccumulatingTrainer, InputError, check_inputs, load_config
+from ohem_d2.evaluation import evaluate_model, to_results, write_evaluations
+from ohem_d2.modeling.test_time_augmentation import (
+    ImageTooLargeError,
+    uses_test_time_options,
+    without_test_time_options,
+)
 
-logger = logging.getLogger("detectron2.ohem_d2")  # below the one that default_setup configures
+logger = logging.getLogger("ohem_d2")
 
 
 class Trainer(DefaultTrainer):
@@ -36,15 +40,19 @@ class Trainer(DefaultTrainer):
         return build_train_loader(cfg)
 
     @classmethod
-    def build_evaluator(cls, cfg, dataset_name):
-        if MetadataCatalog.get(dataset_name).get("evaluator_type") == "pascal_voc":
-            return PascalVOCDetectionEvaluator(dataset_name)
-        return COCOEvaluator(
-            dataset_name,
-            output_dir=os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name),
-            # detectron2 without its compiled extension has pycocotools' implementation only.
-            use_fast_impl=hasattr(detectron2._C, "COCOevalEvaluateImages"),
-        )
+    def test(cls, cfg, model):
+        """
+        Evaluate a model as it is and, if the config says so, with test-time augmentation and so on,
+        and put both in one table.
+
+        Returns:
+            dict: see :func:`to_results`.
+        """
+        evaluations = evaluate_model(cfg, model, cfg.OUTPUT_DIR)
+        if comm.is_main_process():
+            table = write_evaluations(evaluations, cfg.OUTPUT_DIR)
+            logger.info(f"Results, all of which are in {cfg.OUTPUT_DIR}/results.json:\n{table}")
+        return to_results(evaluations)
 
     def build_hooks(self):
         if self.cfg.SOLVER.ACCUMULATION_PASSES > 1:
@@ -68,21 +76,14 @@ def setup(args):
     """
     Create configs and perform basic setups.
     """
-    cfg = get_cfg()
-    add_ohem_config(cfg)
-    if not os.path.exists(args.config_file):
-        raise InputError(f"--config-file is {args.config_file!r}, which does not exist.")
-    try:
-        cfg.merge_from_file(args.config_file)
-        cfg.merge_from_list(args.opts)
-    except (AssertionError, KeyError, ValueError) as e:
-        raise InputError(f"The config cannot be read: {e}") from e
+    cfg = load_config(args.config_file, args.opts)
     device = cfg.MODEL.DEVICE
     if device.startswith("cuda") and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     check_inputs(cfg, args.eval_only, args.resume)
     cfg.freeze()
     default_setup(cfg, args)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ohem_d2")
 
     if device != cfg.MODEL.DEVICE:
         logger.warning(f"MODEL.DEVICE is {device}, and there is none here: using the CPU.")
@@ -113,13 +114,15 @@ def describe_sampling(cfg):
 
 def main(args):
     try:
-        cfg = setup(args)
-    except InputError as e:
+        return run(setup(args), args)
+    except (ImageTooLargeError, InputError, WeightsError) as e:
         sys.exit(f"train_net.py: {e}")
 
+
+def run(cfg, args):
     if args.eval_only:
         model = Trainer.build_model(cfg)
-        DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load(
+        StrictCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load(
             cfg.MODEL.WEIGHTS, resume=args.resume
         )
         res = Trainer.test(cfg, model)
@@ -127,9 +130,11 @@ def main(args):
             verify_results(cfg, res)
         return res
 
-    trainer = Trainer(cfg)
+    # While it trains, the model is evaluated as it is: the rest would take many times as long.
+    trainer = Trainer(without_test_time_options(cfg))
     trainer.resume_or_load(resume=args.resume)
-    return trainer.train()
+    res = trainer.train()
+    return Trainer.test(cfg, trainer.model) if uses_test_time_options(cfg) else res
 
 
 if __name__ == "__main__":

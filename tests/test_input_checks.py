@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import ROI_HEADS_REGISTRY
+from detectron2.modeling.roi_heads import ROIHeads
 
 from ohem_d2 import add_ohem_config
 from ohem_d2.data.datasets.clutter import generate_clutter
@@ -66,6 +68,48 @@ def test_what_is_not_there_is_named(cfg, key, value, message):
         check_inputs(cfg)
 
 
+VOTING = ["TEST.BOX_VOTING.ENABLED", True]
+ITERATIVE = ["TEST.ITERATIVE_BBOX.ENABLED", True]
+AUG = ["TEST.AUG.ENABLED", True]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ([*VOTING, "TEST.BOX_VOTING.IOU_THRESH", -0.1], "IOU_THRESH must be .* and is -0.1"),
+        ([*VOTING, "TEST.BOX_VOTING.NMS_THRESH", 30], "BOX_VOTING.NMS_THRESH must .* one is 30"),
+        ([*VOTING, "TEST.BOX_VOTING.NMS_THRESH", "low"], "BOX_VOTING.NMS_THRESH .* one is 'low'"),
+        ([*AUG, "MODEL.ROI_HEADS.NMS_THRESH_TEST", 1.5], "NMS_THRESH_TEST .* one is 1.5"),
+        ([*VOTING, "TEST.BOX_VOTING.SCORING_METHOD", "MEAN"], "is 'MEAN', .* one of: ID, AVG"),
+        ([*VOTING, "TEST.BOX_VOTING.SCORING_METHOD_BETA", 0.0], "BETA must be positive.* is 0.0"),
+        ([*ITERATIVE, "TEST.ITERATIVE_BBOX.NUM_ROUNDS", 0], "NUM_ROUNDS must be 1 or more.* is 0"),
+        ([*ITERATIVE, "TEST.ITERATIVE_BBOX.SCORE_THRESH", 2.0], "SCORE_THRESH must .* is 2.0"),
+        ([*AUG, "TEST.AUG.MIN_SIZES", ()], "MIN_SIZES must have at least one size"),
+        ([*AUG, "TEST.AUG.MIN_SIZES", (480, 0)], "MIN_SIZES must .* they are .480, 0. and 4000"),
+        ([*AUG, "MODEL.KEYPOINT_ON", True], "no TEST.AUG for keypoints. MODEL.KEYPOINT_ON False"),
+        (
+            [*VOTING, "MODEL.META_ARCHITECTURE", "RetinaNet"],
+            "for a GeneralizedRCNN with StandardROIHeads, .*, and not for RetinaNet",
+        ),
+        ([*VOTING, "MODEL.ROI_HEADS.NAME", "RROIHeads"], "and not for RROIHeads"),
+        ([*VOTING, "MODEL.ROI_HEADS.NAME", "OtherROIHeads"], "and not for OtherROIHeads"),
+    ],
+)
+def test_options_of_test_time(cfg, options, message):
+    cfg.merge_from_list(options)
+    with pytest.raises(InputError, match=message):
+        check_inputs(cfg)
+    # What is off is not looked at.
+    cfg.merge_from_list(["TEST.BOX_VOTING.ENABLED", False, "TEST.ITERATIVE_BBOX.ENABLED", False])
+    cfg.TEST.AUG.ENABLED = False
+    check_inputs(cfg)
+
+
+@ROI_HEADS_REGISTRY.register()
+class OtherROIHeads(ROIHeads):
+    pass
+
+
 @pytest.mark.parametrize(
     "name, missing",
     [
@@ -118,6 +162,7 @@ def test_proposal_files(with_proposals):
     cfg.MODEL.LOAD_PROPOSALS = False
     check_inputs(cfg)
     cfg.MODEL.LOAD_PROPOSALS = True
+    cfg.MODEL.WEIGHTS = "https://example.com/weights.pth"
     check_inputs(cfg, eval_only=True)
 
 
@@ -144,6 +189,9 @@ def test_proposals_of_something_else(with_proposals, tmp_path, name, key, conten
 
 def test_only_what_will_be_used_is_looked_for(cfg, tmp_path):
     cfg.DATASETS.TRAIN = ()
+    with pytest.raises(InputError, match="MODEL.WEIGHTS is empty"):
+        check_inputs(cfg, eval_only=True)
+    cfg.MODEL.WEIGHTS = "https://example.com/weights.pth"
     check_inputs(cfg, eval_only=True)
     cfg.DATASETS.TEST = ()
     with pytest.raises(InputError, match="DATASETS.TEST is empty"):

@@ -15,6 +15,7 @@ import pytest
 import torch
 from conftest import load_config, use_clutter
 from detectron2.engine import default_argument_parser
+from detectron2.modeling import build_model
 
 import train_net
 from ohem_d2.data.datasets.clutter import generate_clutter
@@ -169,12 +170,107 @@ def test_resumed_optimizer_and_scheduler(datasets, tmp_path, monkeypatch):
         (CONFIG, ["MODEL.OHEM.NMS_THRESH", "high"], "high.*MODEL.OHEM.NMS_THRESH"),
         (CONFIG, ["MODEL.OHEM.NMS_THRESH"], "list"),
         (CONFIG, ["MODEL.WEIGHTS", "none.pth"], "MODEL.WEIGHTS is none.pth, which does not exist"),
+        (
+            CONFIG,
+            ["TEST.BOX_VOTING.ENABLED", "True", "TEST.BOX_VOTING.IOU_THRESH", "50.0"],
+            "TEST.BOX_VOTING.IOU_THRESH must be from 0 to 1, and is 50.0",
+        ),
     ],
 )
 def test_wrong_input_ends_it_with_a_message(datasets, config, options, message):
     use_clutter(datasets)
     with pytest.raises(SystemExit, match=f"train_net.py: .*{message}"):
         train_net.main(parse("--config-file", config, options=options))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """
+    Random, of a model that tells its classes.
+    """
+    torch.manual_seed(0)
+    model = build_model(load_config("demo/faster_rcnn_R_18_ohem.yaml", *TINY))
+    torch.nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight, std=0.1)
+    path = tmp_path_factory.mktemp("weights") / "random.pth"
+    torch.save({"model": model.state_dict()}, path)
+    return str(path)
+
+
+AUGMENTED = [
+    *("TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "(64, 96)"),
+    *("TEST.ITERATIVE_BBOX.ENABLED", "True", "TEST.ITERATIVE_BBOX.SCORE_THRESH", "0.3"),
+    *("TEST.BOX_VOTING.ENABLED", "True"),
+]
+
+
+def test_eval_only_augmented(datasets, tmp_path, weights, monkeypatch):
+    """
+    The plain and the augmented model in one table, and the plain one the same as if alone.
+    """
+    use_clutter(datasets)
+    options = ["INPUT.MIN_SIZE_TEST", "64", "MODEL.WEIGHTS", weights]
+
+    def run(name, *more):
+        output = ["OUTPUT_DIR", str(tmp_path / name)]
+        arguments = ("--config-file", CONFIG, "--eval-only")
+        return train_net.main(parse(*arguments, options=[*options, *output, *more]))
+
+    plain, both = run("plain"), run("both", *AUGMENTED)
+    assert list(both) == ["clutter_voc_test", "clutter_coco_test"]
+    for name, results in both.items():
+        assert list(results) == ["bbox", "bbox_TTA"]
+        assert results["bbox"] == pytest.approx(plain[name]["bbox"], nan_ok=True)
+        assert results["bbox_TTA"] != results["bbox"]
+    table = (tmp_path / "both/results.md").read_text()
+    assert table in (tmp_path / "both/log.txt").read_text()
+    assert [x.split("|")[3].strip() for x in table.splitlines()[2:]] == [
+        "plain",
+        "2 scales and flip, 2 rounds, voting",
+    ] * 2
+    # The end of training has it, too.
+    monkeypatch.setattr(train_net.Trainer, "train", lambda self: pytest.fail("in training"))
+    monkeypatch.setattr(
+        train_net.Trainer, "train", lambda self: self.test(self.cfg, self.model)["clutter_voc_test"]
+    )
+    args = parse(
+        "--config-file", CONFIG, options=[*options, "OUTPUT_DIR", str(tmp_path / "t"), *AUGMENTED]
+    )
+    assert list(train_net.main(args)["clutter_voc_test"]) == ["bbox", "bbox_TTA"]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["MODEL.WEIGHTS", ""], "MODEL.WEIGHTS is empty: it has to name the weights to evaluate"),
+        (
+            ["MODEL.ROI_HEADS.NUM_CLASSES", "7"],
+            r"random.pth are not of the model .* \(5, 16\) in the",
+        ),
+    ],
+)
+def test_weights_that_cannot_be_evaluated(datasets, tmp_path, weights, options, message):
+    use_clutter(datasets)
+    options = ["MODEL.WEIGHTS", weights, "OUTPUT_DIR", str(tmp_path / "output"), *options]
+    with pytest.raises(SystemExit, match=f"train_net.py: .*{message}"):
+        train_net.main(parse("--config-file", CONFIG, "--eval-only", options=options))
+    assert not list(tmp_path.rglob("*results*"))
+
+
+def test_a_scale_that_exceeds_the_memory(datasets, tmp_path, weights, monkeypatch):
+    use_clutter(datasets)
+    options = ["MODEL.WEIGHTS", weights, "OUTPUT_DIR", str(tmp_path), *AUGMENTED]
+    options += ["INPUT.MIN_SIZE_TEST", "64"]
+    convolve = torch.nn.functional.conv2d
+
+    def conv2d(images, *args, **kwargs):
+        if min(images.shape[2:]) >= 96:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return convolve(images, *args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", conv2d)
+    with pytest.raises(SystemExit, match="train_net.py: The memory is too small for an image of"):
+        train_net.main(parse("--config-file", CONFIG, "--eval-only", options=options))
+    assert not list(tmp_path.rglob("*.unfinished")) and not list(tmp_path.rglob("results.*"))
 
 
 def test_wrong_input_is_a_non_zero_exit(datasets, tmp_path):

@@ -1,3 +1,4 @@
 from .atomic_checkpoint import AtomicCheckpointer
+from .strict_checkpoint import StrictCheckpointer, WeightsError
 
-__all__ = ["AtomicCheckpointer"]
+__all__ = ["AtomicCheckpointer", "StrictCheckpointer", "WeightsError"]

@@ -84,7 +84,6 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> torch.utils.data.DataL
         cfg (CfgNode): a detectron2 config.
         dataset_name (str): one of DATASETS.TEST.
     """
-    mapper = DatasetMapper(cfg, is_train=False)
-    if cfg.TEST.AUG.ENABLED:
-        mapper = DatasetMapper(cfg, is_train=False, augmentations=[])
+    not_resized = {"augmentations": ()} if cfg.TEST.AUG.ENABLED else {}
+    mapper = DatasetMapper(cfg, is_train=False, **not_resized)
     return build_detection_test_loader(cfg, dataset_name, mapper=mapper)

@@ -1,4 +1,5 @@
 from .accumulating_trainer import AccumulatingTrainer
 from .input_checks import InputError, check_inputs
+from .load_config import load_config
 
-__all__ = ["AccumulatingTrainer", "InputError", "check_inputs"]
+__all__ = ["AccumulatingTrainer", "InputError", "check_inputs", "load_config"]

@@ -12,6 +12,7 @@ from detectron2.utils.file_io import PathManager
 
 from ..data.difficult import check_practice
 from ..data.proposal_file import check_proposals, read_proposals
+from ..modeling.test_time_augmentation import check_test_time_options
 
 __all__ = ["InputError", "check_dataset", "check_inputs"]
 
@@ -25,7 +26,7 @@ class InputError(ValueError):
 def check_inputs(cfg: CfgNode, eval_only: bool = False, resume: bool = False) -> None:
     """
     Check that the ROI heads are registered, that the datasets and weights that a config names
-    exist, and that its proposals are of its datasets.
+    exist, that its proposals are of its datasets, and that the model can be tested as it says.
 
     Args:
         cfg (CfgNode): a detectron2 config.
@@ -48,6 +49,7 @@ def check_inputs(cfg: CfgNode, eval_only: bool = False, resume: bool = False) ->
         )
     try:
         check_practice(cfg.DATASETS.DIFFICULT)
+        check_test_time_options(cfg)
     except ValueError as e:
         raise InputError(str(e)) from e
     if not eval_only and not cfg.DATASETS.TRAIN:
@@ -59,7 +61,11 @@ def check_inputs(cfg: CfgNode, eval_only: bool = False, resume: bool = False) ->
         if cfg.MODEL.LOAD_PROPOSALS:
             _check_proposal_files(key, cfg.DATASETS)
     from_checkpoint = resume and os.path.exists(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))
-    if cfg.MODEL.WEIGHTS and not from_checkpoint:
+    if from_checkpoint:
+        return
+    if eval_only and not cfg.MODEL.WEIGHTS:
+        raise InputError("MODEL.WEIGHTS is empty: it has to name the weights to evaluate.")
+    if cfg.MODEL.WEIGHTS:
         _check_file("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS)
 
 

@@ -2,12 +2,28 @@ from .build import build_evaluator
 from .detection_files import evaluate_detections
 from .mean_roi_loss import build_mean_roi_loss_loader, features_and_rois, mean_roi_loss
 from .pascal_voc_evaluation import PascalVOCEvaluator
+from .testing import (
+    Evaluation,
+    TimedModel,
+    describe_test,
+    evaluate_dataset,
+    evaluate_model,
+    to_results,
+    write_evaluations,
+)
 
 __all__ = [
+    "Evaluation",
     "PascalVOCEvaluator",
+    "TimedModel",
     "build_evaluator",
     "build_mean_roi_loss_loader",
+    "describe_test",
+    "evaluate_dataset",
     "evaluate_detections",
+    "evaluate_model",
     "features_and_rois",
     "mean_roi_loss",
+    "to_results",
+    "write_evaluations",
 ]

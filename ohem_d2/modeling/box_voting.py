@@ -12,7 +12,6 @@ from collections.abc import Iterator
 
 import torch
 from detectron2.layers import batched_nms
-from detectron2.structures import Boxes, pairwise_iou
 from torch import Tensor
 
 __all__ = ["SCORING_METHODS", "box_voting"]
@@ -76,15 +75,19 @@ def box_voting(
     keep = batched_nms(boxes, scores, classes, nms_thresh)
     if topk >= 0:
         keep = keep[:topk]
-    voted_boxes, voted_scores = boxes[keep], scores[keep]
+    voted_boxes, voted_scores, kept_classes = boxes[keep], scores[keep], classes[keep]
 
+    # Sorted by class, boxes that belong together are in one piece.
+    by_class = classes.argsort()
+    boxes, scores, classes = boxes[by_class], scores[by_class], classes[by_class]
+    coordinates = boxes.T.contiguous()  # 4 x R
     # In float64, which neither autocast nor TF32 shortens: their error would be a pixel.
     s = scores.double().clamp(min=0)
     ballots = torch.cat([s[:, None] * boxes, s[:, None]], dim=1)  # R x 5, the last their weights
     terms = torch.stack([_term(s, scoring_method, beta), torch.ones_like(s)], dim=1)  # R x 2
-    for rows, columns in _pairs_of_a_class(classes[keep], classes):
-        iou = pairwise_iou(Boxes(boxes[keep[rows]]), Boxes(boxes[columns]))
-        votes = (iou >= iou_thresh) & (classes[keep[rows], None] == classes[columns])
+    for rows, columns in _pairs_of_a_class(kept_classes, classes):
+        iou = _pairwise_iou(voted_boxes[rows].T, coordinates[:, columns])
+        votes = (iou >= iou_thresh) & (kept_classes[rows, None] == classes[columns])
         votes = votes.double()
 
         total = votes @ ballots[columns]
@@ -101,25 +104,47 @@ def box_voting(
     return voted_boxes[order], voted_scores[order], keep[order]
 
 
-def _pairs_of_a_class(kept_classes: Tensor, classes: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def _pairs_of_a_class(kept_classes: Tensor, classes: Tensor) -> Iterator[tuple[Tensor, slice]]:
     """
     Cut the M x R pairs of a kept box and any into blocks of at most MAX_PAIRS, and leave out those
     in which no pair is of one class.
 
-    Returns:
-        Iterator of (Tensor, Tensor): the kept boxes, indices in [0, M), and boxes, indices in
-        [0, R), of a block. Each kept box is in one, together with all boxes of its class.
-    """
-    # Sorted by class, what belongs together is in one piece.
-    rows, columns = kept_classes.argsort(), classes.argsort()
-    kept_classes, classes = kept_classes[rows], classes[columns]
-    begin = torch.searchsorted(classes, kept_classes).tolist()
-    end = torch.searchsorted(classes, kept_classes, right=True).tolist()
+    Args:
+        kept_classes, classes (Tensor): (M,) and (R,), the latter sorted.
 
-    num_rows = max(MAX_PAIRS // max(len(classes), 1), 1)
-    for first in range(0, len(rows), num_rows):
-        last = min(first + num_rows, len(rows)) - 1
-        yield rows[first : last + 1], columns[begin[first] : end[last]]
+    Returns:
+        Iterator of (Tensor, slice): the kept boxes, indices in [0, M), and boxes, of [0, R), of a
+        block. Each kept box is in one, together with all boxes of its class.
+    """
+    rows = kept_classes.argsort()
+    begin = torch.searchsorted(classes, kept_classes[rows]).tolist()
+    end = torch.searchsorted(classes, kept_classes[rows], right=True).tolist()
+    first = 0
+    for i in range(len(rows)):
+        # Would the next one be too many?
+        if i + 1 == len(rows) or (i + 2 - first) * (end[i + 1] - begin[first]) > MAX_PAIRS:
+            yield rows[first : i + 1], slice(begin[first], end[i])
+            first = i + 1
+
+
+def _pairwise_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """
+    :func:`pairwise_iou` of detectron2, a coordinate at a time: on a CPU, in less than half the
+    time.
+
+    Args:
+        boxes1, boxes2 (Tensor): (4, N) and (4, M) boxes.
+
+    Returns:
+        Tensor: (N, M), 0 if neither box has an area.
+    """
+    x0, y0, x1, y1 = boxes1[..., None]
+    u0, v0, u1, v1 = boxes2
+    width = (torch.minimum(x1, u1) - torch.maximum(x0, u0)).clamp_(min=0)
+    height = (torch.minimum(y1, v1) - torch.maximum(y0, v0)).clamp_(min=0)
+    shared = width * height
+    area1, area2 = (x1 - x0) * (y1 - y0), (u1 - u0) * (v1 - v0)
+    return (shared / (area1 + area2 - shared)).nan_to_num_()
 
 
 def _term(s: Tensor, scoring_method: str, beta: float) -> Tensor:

@@ -38,7 +38,8 @@ class DetectionMerger:
         Raises:
             ValueError: if a value is out of its range.
         """
-        if not 0 <= nms_thresh <= 1:
+        # A key that is None by default is not checked for its type by the config.
+        if not (isinstance(nms_thresh, (int, float)) and 0 <= nms_thresh <= 1):
             raise ValueError(
                 "MODEL.ROI_HEADS.NMS_THRESH_TEST and TEST.BOX_VOTING.NMS_THRESH must be from 0 to "
                 f"1, and one is {nms_thresh!r}."

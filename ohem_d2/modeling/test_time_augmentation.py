@@ -15,18 +15,23 @@ from detectron2 import modeling
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from detectron2.modeling import GeneralizedRCNN
+from detectron2.modeling.roi_heads import Res5ROIHeads, RROIHeads, StandardROIHeads
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .detection_merger import DetectionMerger
-from .roi_heads import IterativeROIHeads
+from .roi_heads.iterative_box_regression import (
+    IterativeROIHeads,
+    check_iterative_box_regression,
+)
 
 __all__ = [
     "DatasetMapperTTA",
     "GeneralizedRCNNWithTTA",
     "ImageTooLargeError",
     "build_test_time_model",
+    "check_test_time_options",
 ]
 
 logger = logging.getLogger(__name__)
@@ -45,18 +50,15 @@ def build_test_time_model(cfg: CfgNode, model: nn.Module) -> nn.Module:
         The model itself if none of the three is enabled.
 
     Raises:
-        ValueError: if one is, and the model is no :class:`GeneralizedRCNN` whose box branch is
-            known, or a threshold is out of its range.
+        ValueError: see :func:`check_test_time_options`; or if the model is not one that can have
+            them.
     """
     if not uses_test_time_options(cfg):
         return model
+    check_test_time_options(cfg)
     if isinstance(model, DistributedDataParallel):
         model = model.module
-    if not isinstance(model, GeneralizedRCNN):
-        raise ValueError(
-            "TEST.AUG, TEST.ITERATIVE_BBOX and TEST.BOX_VOTING are for a GeneralizedRCNN, and the "
-            f"model is a {type(model).__name__}."
-        )
+    _check_model(type(model), GeneralizedRCNN)
     if cfg.TEST.AUG.ENABLED:
         return GeneralizedRCNNWithTTA(cfg, model)
     merge = DetectionMerger(cfg)
@@ -70,6 +72,58 @@ def uses_test_time_options(cfg: CfgNode) -> bool:
     """
     test = cfg.TEST
     return test.AUG.ENABLED or test.ITERATIVE_BBOX.ENABLED or test.BOX_VOTING.ENABLED
+
+
+def without_test_time_options(cfg: CfgNode) -> CfgNode:
+    """
+    Returns:
+        CfgNode: a copy with TEST.AUG, TEST.ITERATIVE_BBOX and TEST.BOX_VOTING disabled.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.TEST.AUG.ENABLED = cfg.TEST.ITERATIVE_BBOX.ENABLED = cfg.TEST.BOX_VOTING.ENABLED = False
+    return cfg
+
+
+def check_test_time_options(cfg: CfgNode) -> None:
+    """
+    Check what can be told without the model.
+
+    Args:
+        cfg (CfgNode): see :func:`build_test_time_model`.
+
+    Raises:
+        ValueError: if one of the options is enabled, and a value is out of its range, or the model
+            that the config describes cannot have it.
+    """
+    if not uses_test_time_options(cfg):
+        return
+    _check_model(modeling.META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE), GeneralizedRCNN)
+    heads = modeling.ROI_HEADS_REGISTRY.get(cfg.MODEL.ROI_HEADS.NAME)
+    _check_model(heads, (StandardROIHeads, Res5ROIHeads))
+    DetectionMerger(cfg)
+    check_iterative_box_regression(
+        cfg.TEST.ITERATIVE_BBOX.NUM_ROUNDS, cfg.TEST.ITERATIVE_BBOX.SCORE_THRESH
+    )
+    aug = cfg.TEST.AUG
+    if aug.ENABLED and not (aug.MIN_SIZES and min(aug.MIN_SIZES) > 0 and aug.MAX_SIZE > 0):
+        raise ValueError(
+            "TEST.AUG.MIN_SIZES must have at least one size, and TEST.AUG.MAX_SIZE be one, of a "
+            f"pixel or more, and they are {aug.MIN_SIZES} and {aug.MAX_SIZE}."
+        )
+    if aug.ENABLED and cfg.MODEL.KEYPOINT_ON:
+        raise ValueError(
+            "detectron2 has no TEST.AUG for keypoints. MODEL.KEYPOINT_ON False leaves them out."
+        )
+
+
+def _check_model(cls: type, supported: Any) -> None:
+    # Rotated boxes have five coordinates.
+    if not issubclass(cls, supported) or issubclass(cls, RROIHeads):
+        raise ValueError(
+            "TEST.AUG, TEST.ITERATIVE_BBOX and TEST.BOX_VOTING are for a GeneralizedRCNN with "
+            f"StandardROIHeads, Res5ROIHeads or CascadeROIHeads, and not for {cls.__name__}."
+        )
 
 
 def _with_roi_heads(model: GeneralizedRCNN, roi_heads: nn.Module) -> GeneralizedRCNN:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from .roi_forward import box_predictors, predict_rois, split_rois
 
-__all__ = ["IterativeROIHeads"]
+__all__ = ["IterativeROIHeads", "check_iterative_box_regression"]
 
 
 class IterativeROIHeads(nn.Module):
@@ -49,14 +49,7 @@ class IterativeROIHeads(nn.Module):
             ValueError: if a value is out of its range, or the box branch of the heads is not known.
         """
         super().__init__()
-        if not (isinstance(num_rounds, int) and num_rounds >= 1):
-            raise ValueError(
-                f"TEST.ITERATIVE_BBOX.NUM_ROUNDS must be 1 or more, and is {num_rounds!r}."
-            )
-        if not 0 <= score_thresh <= 1:
-            raise ValueError(
-                f"TEST.ITERATIVE_BBOX.SCORE_THRESH must be from 0 to 1, and is {score_thresh!r}."
-            )
+        check_iterative_box_regression(num_rounds, score_thresh)
         predictor = box_predictors(roi_heads)[-1]
         self.roi_heads = roi_heads
         self.num_rounds = num_rounds
@@ -133,6 +126,21 @@ class IterativeROIHeads(nn.Module):
             _boxes_of_a_score(*x, self.test_score_thresh)
             for x in zip(boxes, scores, proposals, strict=True)
         ]
+
+
+def check_iterative_box_regression(num_rounds: int, score_thresh: float) -> None:
+    """
+    Raises:
+        ValueError: if a value is out of its range.
+    """
+    if not (isinstance(num_rounds, int) and num_rounds >= 1):
+        raise ValueError(
+            f"TEST.ITERATIVE_BBOX.NUM_ROUNDS must be 1 or more, and is {num_rounds!r}."
+        )
+    if not 0 <= score_thresh <= 1:
+        raise ValueError(
+            f"TEST.ITERATIVE_BBOX.SCORE_THRESH must be from 0 to 1, and is {score_thresh!r}."
+        )
 
 
 def _boxes_of_a_score(

@@ -1,0 +1,33 @@
+import os
+from collections.abc import Sequence
+
+from detectron2.config import CfgNode, get_cfg
+
+from ..config import add_ohem_config
+from .input_checks import InputError
+
+__all__ = ["load_config"]
+
+
+def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
+    """
+    Args:
+        config_file (str): the yaml file that the user named with --config-file.
+        opts (Sequence[str]): keys and values in turn, which override those of the file.
+
+    Returns:
+        CfgNode: a detectron2 config with the keys of :func:`add_ohem_config`.
+
+    Raises:
+        InputError: if the file does not exist, or it or the options cannot be read.
+    """
+    cfg = get_cfg()
+    add_ohem_config(cfg)
+    if not os.path.exists(config_file):
+        raise InputError(f"--config-file is {config_file!r}, which does not exist.")
+    try:
+        cfg.merge_from_file(config_file)
+        cfg.merge_from_list(list(opts))
+    except Exception as e:  # what reading something else raises depends on what it is
+        raise InputError(f"The config cannot be read: {e}") from e
+    return cfg
