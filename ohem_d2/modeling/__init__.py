@@ -1,6 +1,8 @@
 from .backbone import TorchvisionBackbone
+from .detection_merger import DetectionMerger
 from .roi_heads import (
     HeuristicROIHeads,
+    IterativeROIHeads,
     LossLayerOHEMROIHeads,
     OHEMCascadeROIHeads,
     OHEMMixin,
@@ -12,8 +14,10 @@ from .test_time_augmentation import GeneralizedRCNNWithTTA, build_test_time_mode
 from .use_ohem import use_ohem
 
 __all__ = [
+    "DetectionMerger",
     "GeneralizedRCNNWithTTA",
     "HeuristicROIHeads",
+    "IterativeROIHeads",
     "LossLayerOHEMROIHeads",
     "OHEMCascadeROIHeads",
     "OHEMMixin",
