@@ -2,6 +2,15 @@
 # make test: run the tests
 # make zoo:  have the OHEM twin of every config in detectron2's model zoo train and infer
 # make lint: check style and types
+# make ablation WEIGHTS=model_final.pth CONFIG=configs/demo/faster_rcnn_R_18_ohem.yaml: what multiple
+#            scales, iterative box regression and voting do to a detector at test time, in a table.
+#            It goes on where it was stopped. Besides these two, it takes:
+#   MULTI_SCALE_WEIGHTS=   those of the same config, trained on multiple scales, for the last row
+#   OPTS='TEST.BOX_VOTING.NMS_THRESH 0.3 TEST.AUG.MIN_SIZES (128,160)'
+#                          options of the config, each key and each value without a space
+#   OUTPUT=output/ablation the folder of the table, and of what a run that was stopped has done
+# make bench WEIGHTS=model_final.pth: what all this costs in time, in tables. It takes CONFIG and
+#            OPTS as well, and CONFIG is the demo's by default
 #
 # Each sets up .venv/ if needed. Settings:
 #   PYTHON=python3.12     the Python that .venv/ is made with, 3.10 or newer
@@ -11,7 +20,9 @@
 PYTHON ?= python3
 DETECTRON2 ?=
 
-.PHONY: demo test zoo lint setup
+OUTPUT ?= output/ablation
+
+.PHONY: demo test zoo lint ablation bench setup
 
 demo: setup
 	@# -W ignore: PyTorch warns of what detectron2 0.5 uses.
@@ -27,6 +38,19 @@ lint: setup
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+# Each option is quoted: there are parentheses in some.
+ablation: given-WEIGHTS given-CONFIG setup
+	@.venv/bin/python -W ignore tools/ablation.py --config-file "$(CONFIG)" --weights "$(WEIGHTS)" \
+		$(if $(MULTI_SCALE_WEIGHTS),--multi-scale-weights "$(MULTI_SCALE_WEIGHTS)") \
+		--output "$(OUTPUT)" $(foreach x,$(OPTS),'$(x)')
+
+bench: given-WEIGHTS setup
+	@.venv/bin/python -W ignore benchmarks/test_time.py --weights "$(WEIGHTS)" \
+		$(if $(CONFIG),--config-file "$(CONFIG)") $(foreach x,$(OPTS),'$(x)')
+
+given-%:
+	@test -n "$($*)" || { echo "$* is missing: give $*=..., see the top of the Makefile." >&2; exit 1; }
 
 setup:
 	@$(PYTHON) tools/setup_environment.py --detectron2 "$(DETECTRON2)"
