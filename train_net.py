@@ -2,7 +2,7 @@
 """
 Train and evaluate a detector with or without online hard example mining.
 
-    python train_net.py --config-file configs/demo/faster_rcnn_R_18_FPN_ohem.yaml
+    python train_net.py --config-file configs/demo/faster_rcnn_R_18_ohem.yaml
     python train_net.py --config-file ... --resume
     python train_net.py --config-file ... --eval-only MODEL.WEIGHTS model_final.pth
     python train_net.py --config-file ... --eval-only MODEL.WEIGHTS model_final.pth \
@@ -13,7 +13,6 @@ import logging
 import sys
 import weakref
 
-import torch
 from detectron2.engine import DefaultTrainer, default_argument_parser, default_setup, launch
 from detectron2.evaluation import verify_results
 from detectron2.modeling import ROI_HEADS_REGISTRY
@@ -23,7 +22,13 @@ from detectron2.utils.logger import setup_logger
 from ohem_d2 import OHEMMixin
 from ohem_d2.checkpoint import AtomicCheckpointer, StrictCheckpointer, WeightsError
 from ohem_d2.data import build_train_loader
-from ohem_d2.engine import AccumulatingTrainer, InputError, check_inputs, load_config
+from ohem_d2.engine import (
+    AccumulatingTrainer,
+    InputError,
+    check_inputs,
+    fall_back_to_cpu,
+    load_config,
+)
 from ohem_d2.evaluation import evaluate_model, to_results, write_evaluations
 from ohem_d2.modeling.test_time_augmentation import (
     ImageTooLargeError,
@@ -77,16 +82,14 @@ def setup(args):
     Create configs and perform basic setups.
     """
     cfg = load_config(args.config_file, args.opts)
-    device = cfg.MODEL.DEVICE
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        cfg.MODEL.DEVICE = "cpu"
+    falls_back = fall_back_to_cpu(cfg)
     check_inputs(cfg, args.eval_only, args.resume)
     cfg.freeze()
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ohem_d2")
 
-    if device != cfg.MODEL.DEVICE:
-        logger.warning(f"MODEL.DEVICE is {device}, and there is none here: using the CPU.")
+    if falls_back:
+        logger.warning("MODEL.DEVICE is cuda, and there is none here: using the CPU.")
     logger.info(f"RoI sampling in training: {describe_sampling(cfg)}")
     return cfg
 

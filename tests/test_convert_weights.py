@@ -16,6 +16,7 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from ohem_d2 import add_ohem_config
+from ohem_d2.engine import InputError
 
 reads_caffe = pytest.mark.skipif(
     not hasattr(cv2.dnn, "readNetFromCaffe"), reason="OpenCV 5 cannot read Caffe's files"
@@ -502,16 +503,16 @@ def test_what_are_no_weights(convert, content, message, tmp_path):
 @pytest.mark.parametrize(
     "config, options, message",
     [
-        ("MODEL: [", [], "config.yaml is no config: while parsing"),
-        ("A: 1", [], "config.yaml is no config: .*Non-existent config key: A"),
-        (SMALL, ["A.B", "1"], "config.yaml A.B 1 is no config: .*Non-existent key: A.B"),
-        (SMALL, ["INPUT.FORMAT"], "config.yaml INPUT.FORMAT is no config: .*odd length"),
+        ("MODEL: [", [], "config.yaml cannot be read: while parsing"),
+        ("A: 1", [], "config.yaml cannot be read: .*Non-existent config key: A"),
+        (SMALL, ["A.B", "1"], "config.yaml cannot be read: .*Non-existent key: A.B"),
+        (SMALL, ["INPUT.FORMAT"], "config.yaml cannot be read: .*odd length"),
         (SMALL, ["MODEL.BACKBONE.NAME", "none"], "cannot be built: .*none"),
         (SMALL, ["MODEL.TORCHVISION.NAME", "vgg61"], "cannot be built: MODEL.TORCHVISION.NAME"),
     ],
 )
 def test_what_is_no_config(convert, squeezenet, config, options, message):
-    with pytest.raises(ConvertError, match=message):
+    with pytest.raises((ConvertError, InputError), match=message):
         convert(config, squeezenet, *options)
 
 
@@ -529,13 +530,13 @@ def test_as_a_command(monkeypatch, tmp_path, squeezenet):
     expected = f"convert_weights.py: {weights} is not a file."
     assert run(monkeypatch, *arguments, output) == expected
     torch.save(squeezenet, weights)
-    assert "config.yaml is no config" in run(monkeypatch, *arguments, output)
+    assert "config.yaml', which does not exist" in run(monkeypatch, *arguments, output)
     config.write_text(SMALL)
     for name in ("output.pkl", "folder/output.pth"):
         assert "has to be a .pth in a folder" in run(monkeypatch, *arguments, tmp_path / name)
     assert "would be overwritten" in run(monkeypatch, *arguments, weights)
     # Options may come after whatever else.
-    assert "is no config" in run(monkeypatch, weights, output, *arguments[:2], "A.B", "1")
+    assert "cannot be read" in run(monkeypatch, weights, output, *arguments[:2], "A.B", "1")
 
 
 def test_a_failure_to_write_leaves_what_was_there(convert, squeezenet, tmp_path, monkeypatch):

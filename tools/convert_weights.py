@@ -14,12 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import Tensor
 
-from ohem_d2 import add_ohem_config
+from ohem_d2.engine import InputError, load_config
 from ohem_d2.utils import atomic_file
 
 # The images that the classifiers were trained on.
@@ -202,18 +201,6 @@ def check_config(cfg: CfgNode, required: dict[str, object]) -> None:
         )
 
 
-def load_config(file: Path, options: list[str]) -> CfgNode:
-    cfg = get_cfg()
-    add_ohem_config(cfg)
-    try:
-        cfg.merge_from_file(str(file))
-        cfg.merge_from_list(options)
-    except (OSError, KeyError, ValueError, AssertionError, yaml.YAMLError) as e:
-        raise ConvertError(f"{shlex.join([str(file), *options])} is no config: {e}") from e
-    cfg.MODEL.DEVICE = "cpu"
-    return cfg
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config-file", type=Path, required=True, help="of the detector")
@@ -234,7 +221,8 @@ def main() -> None:
         raise ConvertError(f"{args.output} has to be a .pth in a folder that exists.")
     if args.output.resolve() == args.weights.resolve():
         raise ConvertError(f"{args.output} would be overwritten.")
-    cfg = load_config(args.config_file, args.opts)
+    cfg = load_config(str(args.config_file), args.opts)
+    cfg.MODEL.DEVICE = "cpu"
     source = "Caffe" if args.weights.suffix == ".caffemodel" else "torchvision"
     weights = (read_caffe if source == "Caffe" else read_torchvision)(args.weights)
     try:
@@ -274,5 +262,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except ConvertError as e:
+    except (ConvertError, InputError) as e:
         sys.exit(f"{Path(__file__).name}: {e}")

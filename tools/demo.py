@@ -16,15 +16,15 @@ from pathlib import Path
 import torch
 from detectron2 import __version__ as detectron2_version
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.data.detection_utils import convert_image_to_rgb
 from detectron2.modeling import build_model
 from detectron2.utils.env import seed_all_rng
 from tqdm import tqdm
 
-from ohem_d2 import add_ohem_config
 from ohem_d2.data.datasets.clutter import NUM_IMAGES, generate_clutter
+from ohem_d2.engine import InputError, fall_back_to_cpu, load_config
 from ohem_d2.evaluation import build_mean_roi_loss_loader, mean_roi_loss
 from ohem_d2.visualization.boxes import detect, draw_detections, draw_hard_rois, find_hard_rois
 from ohem_d2.visualization.curves import Run, draw_curves
@@ -38,16 +38,6 @@ CONFIGS = {
 DATASETS = {"VOC": "clutter_voc_test", "COCO": "clutter_coco_test"}
 NUM_LOSS_IMAGES = 60  # training images that the mean loss over all RoIs is measured on
 NUM_PICTURES = 4
-
-
-def load_config(file: Path, options: list[str]) -> CfgNode:
-    cfg = get_cfg()
-    add_ohem_config(cfg)
-    cfg.merge_from_file(str(file))
-    cfg.merge_from_list(options)
-    if not torch.cuda.is_available():
-        cfg.MODEL.DEVICE = "cpu"
-    return cfg
 
 
 def write_initial_weights(path: Path, cfg: CfgNode) -> None:
@@ -160,6 +150,12 @@ def main() -> None:
     )
     args = parser.parse_args()
     started = time.monotonic()
+    try:
+        configs = {name: load_config(str(file), args.opts) for name, file in CONFIGS.items()}
+    except InputError as e:
+        sys.exit(f"demo.py: {e}")
+    for cfg in configs.values():
+        fall_back_to_cpu(cfg)
 
     if args.output.exists():
         previous = args.output.with_name(f"{args.output.name}.previous")
@@ -171,10 +167,8 @@ def main() -> None:
     print(f"1/4 The dataset, in {generate_clutter(datasets)}", flush=True)
 
     weights = args.output.resolve() / "initial_weights.pth"
-    configs = {
-        name: load_config(file, ["MODEL.WEIGHTS", str(weights), *args.opts])
-        for name, file in CONFIGS.items()
-    }
+    for cfg in configs.values():
+        cfg.MODEL.WEIGHTS = str(weights)
     cfg = configs["OHEM"]
     write_initial_weights(weights, cfg)
 

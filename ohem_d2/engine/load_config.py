@@ -1,12 +1,13 @@
 import os
 from collections.abc import Sequence
 
+import torch
 from detectron2.config import CfgNode, get_cfg
 
 from ..config import add_ohem_config
 from .input_checks import InputError
 
-__all__ = ["load_config"]
+__all__ = ["fall_back_to_cpu", "load_config"]
 
 
 def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
@@ -29,5 +30,18 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
         cfg.merge_from_file(config_file)
         cfg.merge_from_list(list(opts))
     except Exception as e:  # what reading something else raises depends on what it is
-        raise InputError(f"The config cannot be read: {e}") from e
+        raise InputError(f"The config {config_file} cannot be read: {e}") from e
     return cfg
+
+
+def fall_back_to_cpu(cfg: CfgNode) -> bool:
+    """
+    Set MODEL.DEVICE to "cpu" if it is a CUDA device, and there is none here.
+
+    Returns:
+        bool: whether it was.
+    """
+    falls_back = cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available()
+    if falls_back:
+        cfg.MODEL.DEVICE = "cpu"
+    return falls_back
