@@ -181,6 +181,16 @@ def test_masks_and_keypoints_are_of_the_final_boxes(family, head):
         equal(x, y)
 
 
+@families
+@torch.no_grad()
+def test_mixed_precision(family):
+    cfg, heads, features, proposals = build({**FAMILIES[family], **ON})
+    iterative = IterativeROIHeads(cfg, heads, DetectionMerger(cfg))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (found, *_), _ = iterative(None, features, proposals)
+    assert len(found) > 0 and found.pred_boxes.tensor.dtype == torch.float32
+
+
 @torch.no_grad()
 def test_later_rounds_forward_no_more_rois_at_once_than_the_first(monkeypatch):
     cfg, heads, features, proposals = build(

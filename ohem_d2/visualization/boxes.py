@@ -20,10 +20,18 @@ from matplotlib.patches import Rectangle
 from ohem_d2.evaluation import features_and_rois
 from ohem_d2.modeling.roi_heads import read_only_roi_losses
 
-__all__ = ["detect", "draw_detections", "draw_hard_rois", "draw_labels", "find_hard_rois"]
+__all__ = [
+    "detect",
+    "draw_detections",
+    "draw_hard_rois",
+    "draw_labels",
+    "draw_voting",
+    "find_hard_rois",
+]
 
 GROUND_TRUTH_COLOR, RIGHT_COLOR, WRONG_COLOR = "white", "#2ecc40", "#ff4136"
 BACKGROUND_COLOR = "#ff851b"
+VOTER_COLOR = "#ffdc00"
 
 
 @torch.no_grad()
@@ -186,6 +194,47 @@ def draw_labels(
             for box in boxes.tensor.tolist():
                 _box(ax, box, color, linewidth=1.2)
         ax.set_title(title, fontsize=9)
+    figure.savefig(path, pil_kwargs={"quality": 90})
+
+
+def draw_voting(
+    path: Path,
+    images: Sequence[np.ndarray],
+    targets: Sequence[Instances],
+    columns: dict[str, Sequence[Instances]],
+    min_score: float = 0.5,
+) -> None:
+    """
+    Draw a grid: a row for each image, a column for each set of boxes. Where there are no more boxes
+    than some for each object, they have their IoU with the nearest object beside them.
+
+    Args:
+        path (Path): the picture to write, a JPEG.
+        images: RGB images (H, W, 3) of uint8.
+        targets: the objects of each image, drawn in white.
+        columns: by title the boxes of each image, with scores.
+        min_score (float): boxes with a lower score are not drawn.
+    """
+    figure = _grid(len(images), len(columns), images[0].shape, width=4.2, extra_height=0.3)
+    axes = figure.subplots(len(images), len(columns), squeeze=False)
+    for row, image, objects, *boxes_of_row in zip(
+        axes, images, targets, *columns.values(), strict=True
+    ):
+        for ax, found in zip(row, boxes_of_row, strict=True):
+            _show(ax, image // 2)  # darker, so that the colors are seen
+            for box in objects.gt_boxes.tensor.tolist():
+                _box(ax, box, GROUND_TRUTH_COLOR, linewidth=2.5)
+            found = found[found.scores >= min_score]
+            iou = pairwise_iou(found.pred_boxes, objects.gt_boxes).max(dim=1).values.tolist()
+            is_crowded = len(found) > 3 * len(objects)
+            for box, overlap in zip(found.pred_boxes.tensor.tolist(), iou, strict=True):
+                if is_crowded:
+                    _box(ax, box, f"{VOTER_COLOR}50", linewidth=1)  # where many are, it is bright
+                else:
+                    _box(ax, box, VOTER_COLOR, linewidth=1.8)
+                    _label(ax, box, f"IoU {overlap:.2f}", VOTER_COLOR)
+    for ax, title in zip(axes[0], columns, strict=True):
+        ax.set_title(title, fontsize=10)
     figure.savefig(path, pil_kwargs={"quality": 90})
 
 

@@ -1,0 +1,82 @@
+#!/usr/bin/env python3
+"""
+Draw what becomes of a detector's boxes with multiple scales, iterative box regression and voting:
+the picture of docs/test_time.md.
+
+    python tools/draw_test_time.py --config-file configs/demo/faster_rcnn_R_18_ohem.yaml \
+        --weights output/demo/faster_rcnn_R_18_ohem/model_final.pth docs/test_time.jpg
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from detectron2.data import DatasetMapper
+from detectron2.data.detection_utils import convert_image_to_rgb
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
+
+from ohem_d2.checkpoint import StrictCheckpointer, WeightsError
+from ohem_d2.data import get_annotated_dicts
+from ohem_d2.engine import InputError, check_inputs, fall_back_to_cpu, load_config
+from ohem_d2.modeling import GeneralizedRCNNWithTTA
+from ohem_d2.visualization.boxes import draw_voting
+
+ENABLED = ("TEST.AUG", "TEST.ITERATIVE_BBOX", "TEST.BOX_VOTING")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True)
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--images", type=int, nargs="+", default=[4, 5], help="of the test set")
+    parser.add_argument("output", type=Path, help="the picture to write, a .jpg")
+    parser.add_argument("opts", nargs="*", help="options of the config")
+    args = parser.parse_args()
+    opts = [x for key in ENABLED for x in (f"{key}.ENABLED", "True")]
+    opts += ["MODEL.WEIGHTS", args.weights, *args.opts]
+    try:
+        cfg = load_config(args.config_file, opts)
+        fall_back_to_cpu(cfg)
+        check_inputs(cfg, eval_only=True)
+        model = build_model(cfg).eval()
+        StrictCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    except (InputError, WeightsError) as e:
+        sys.exit(f"draw_test_time.py: {e}")
+
+    records = get_annotated_dicts(cfg, cfg.DATASETS.TEST[:1], is_train=False)
+    resized = DatasetMapper(cfg, is_train=False)
+    # is_train, because the mapper drops the annotations otherwise.
+    not_resized = DatasetMapper(cfg, is_train=True, augmentations=[])
+    augmented = GeneralizedRCNNWithTTA(cfg, model)
+    images, targets = [], []
+    plain_boxes, all_boxes, merged_boxes = [], [], []
+    for i in args.images:
+        inputs = not_resized(records[i])
+        images.append(convert_image_to_rgb(inputs["image"].permute(1, 2, 0), cfg.INPUT.FORMAT))
+        targets.append(inputs["instances"])
+        with torch.no_grad():
+            plain, *_ = model([resized(records[i])])
+            merged, *_ = augmented([inputs])
+            boxes, scores, _ = augmented._get_augmented_boxes(
+                *augmented._get_augmented_inputs(inputs)
+            )
+        plain_boxes.append(plain["instances"].to("cpu"))
+        all_boxes.append(
+            Instances(images[-1].shape[:2], pred_boxes=Boxes(boxes), scores=scores).to("cpu")
+        )
+        merged_boxes.append(merged["instances"].to("cpu"))
+    columns = {
+        "the model as it is": plain_boxes,
+        "boxes of all scales and rounds": all_boxes,
+        "after NMS and voting": merged_boxes,
+    }
+    draw_voting(args.output, images, targets, columns)
+    print(args.output)
+
+
+if __name__ == "__main__":
+    main()
