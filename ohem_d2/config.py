@@ -88,7 +88,7 @@ def add_ohem_config(cfg: CN) -> None:
     _C.TEST.ITERATIVE_BBOX.NUM_ROUNDS = 2
 
     # A box goes into the next round if its score is higher than this.
-    _C.TEST.ITERATIVE_BBOX.SCORE_THRESH = 0.5
+    _C.TEST.ITERATIVE_BBOX.SCORE_THRESH = 0.2
 
     # Box voting: a detection becomes the mean, weighted by score, of the boxes of its class that
     # overlap it.

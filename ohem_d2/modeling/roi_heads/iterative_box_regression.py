@@ -32,7 +32,7 @@ class IterativeROIHeads(nn.Module):
         *,
         roi_heads: ROIHeads,
         num_rounds: int = 1,
-        score_thresh: float = 0.5,
+        score_thresh: float = 0.2,
         merge: Optional[Callable[[Instances], Instances]] = None,
     ):
         """
