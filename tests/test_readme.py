@@ -6,8 +6,12 @@ import ast
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from conftest import load_config
 from detectron2.config import get_cfg
+from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
 from test_configs import flat
 
@@ -15,6 +19,7 @@ from ohem_d2 import OHEMMixin, add_ohem_config
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+PAGES = ["README.md", *(f"docs/{x.name}" for x in (ROOT / "docs").glob("*.md"))]
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -34,6 +39,22 @@ def test_snippets_build_a_model_that_mines(snippet):
 
 def test_there_are_snippets():
     assert len(SNIPPETS) == 3
+
+
+@pytest.mark.parametrize("snippet", range(2))
+@torch.no_grad()
+def test_snippets_of_test_time(snippet):
+    text = (ROOT / "docs/test_time.md").read_text()
+    snippets = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(snippets) == 2
+    options = ["MODEL.DEVICE", "cpu", "TEST.AUG.ENABLED", True, "TEST.BOX_VOTING.ENABLED", True]
+    cfg = load_config("demo/faster_rcnn_R_18.yaml", *options)
+    predictor = DefaultPredictor(cfg)
+    names = {"cfg": cfg, "model": predictor.model}
+    exec(snippets[snippet], names)
+    predictor.model = names["model"]
+    output = predictor(np.zeros((60, 80, 3), dtype=np.uint8))
+    assert output["instances"].image_size == (60, 80)
 
 
 def test_settings():
@@ -59,7 +80,7 @@ def test_scalars():
     assert all(f"`{name}`" in README for name in logged)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/configs.md", "docs/ignore_regions.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_files(page):
     text = (ROOT / page).read_text()
     for link in re.findall(r"\]\(((?!http|#)[^)#]+)[^)]*\)", text):
