@@ -37,13 +37,13 @@ from tqdm import tqdm
 from ohem_d2.checkpoint import StrictCheckpointer, WeightsError
 from ohem_d2.data import build_test_loader
 from ohem_d2.engine import InputError, check_inputs, fall_back_to_cpu, load_config
-from ohem_d2.modeling import box_voting as box_voting_module
-from ohem_d2.modeling.box_voting import box_voting
-from ohem_d2.modeling.test_time_augmentation import (
+from ohem_d2.modeling import (
     GeneralizedRCNNWithTTA,
     ImageTooLargeError,
     build_test_time_model,
 )
+from ohem_d2.modeling import box_voting as box_voting_module
+from ohem_d2.modeling.box_voting import box_voting
 from ohem_d2.utils import atomic_file
 
 ROOT = Path(__file__).resolve().parent.parent

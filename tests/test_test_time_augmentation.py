@@ -278,9 +278,10 @@ def test_nothing_enabled():
 
 
 def test_only_for_models_with_rois():
-    cfg, _ = build(VOTING)
-    with pytest.raises(ValueError, match="are for a GeneralizedRCNN .*, and not for Linear"):
-        build_test_time_model(cfg, nn.Linear(1, 1))
+    cfg, model = build(VOTING)
+    cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
+    with pytest.raises(ValueError, match="are for a GeneralizedRCNN .*, and not for RetinaNet"):
+        build_test_time_model(cfg, model)
 
 
 # As PyTorch raises them, on a GPU and on a CPU.

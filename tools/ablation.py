@@ -30,7 +30,7 @@ from tqdm import tqdm
 from ohem_d2.checkpoint import StrictCheckpointer, WeightsError
 from ohem_d2.engine import InputError, check_inputs, fall_back_to_cpu, load_config
 from ohem_d2.evaluation import Evaluation, TimedModel, evaluate_dataset
-from ohem_d2.modeling.test_time_augmentation import ImageTooLargeError, build_test_time_model
+from ohem_d2.modeling import ImageTooLargeError, build_test_time_model
 from ohem_d2.utils import atomic_file
 from ohem_d2.utils.partial_results import PartialResults
 

@@ -10,13 +10,15 @@ from .roi_heads import (
     OHEMROIHeads,
     VGGBoxHead,
 )
-from .test_time_augmentation import GeneralizedRCNNWithTTA, build_test_time_model
+from .test_time_augmentation import GeneralizedRCNNWithTTA, ImageTooLargeError
+from .test_time_model import build_test_time_model
 from .use_ohem import use_ohem
 
 __all__ = [
     "DetectionMerger",
     "GeneralizedRCNNWithTTA",
     "HeuristicROIHeads",
+    "ImageTooLargeError",
     "IterativeROIHeads",
     "LossLayerOHEMROIHeads",
     "OHEMCascadeROIHeads",

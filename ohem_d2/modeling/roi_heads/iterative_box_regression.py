@@ -3,18 +3,25 @@ Iterative bounding-box regression (Gidaris & Komodakis 2015, arXiv:1505.01749), 
 al. 2016 use it.
 """
 
+import copy
 from collections.abc import Callable
 from typing import Any, Optional
 
 from detectron2.config import CfgNode, configurable
+from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.roi_heads import ROIHeads
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from .roi_forward import box_predictors, predict_rois, split_rois
 
-__all__ = ["IterativeROIHeads", "check_iterative_box_regression"]
+__all__ = [
+    "IterativeROIHeads",
+    "check_iterative_box_regression",
+    "with_iterative_roi_heads",
+]
 
 
 class IterativeROIHeads(nn.Module):
@@ -126,6 +133,30 @@ class IterativeROIHeads(nn.Module):
             _boxes_of_a_score(*x, self.test_score_thresh)
             for x in zip(boxes, scores, proposals, strict=True)
         ]
+
+
+def with_iterative_roi_heads(
+    cfg: CfgNode,
+    model: GeneralizedRCNN,
+    merge: Optional[Callable[[Instances], Instances]] = None,
+) -> GeneralizedRCNN:
+    """
+    Args:
+        cfg (CfgNode): see :func:`add_ohem_config`.
+        model (GeneralizedRCNN): may be in a DistributedDataParallel. It is left as it is.
+        merge (callable): see :class:`IterativeROIHeads`.
+
+    Returns:
+        GeneralizedRCNN: a model of the same class that shares everything with `model`, but has
+        :class:`IterativeROIHeads` around its ROI heads.
+    """
+    if isinstance(model, DistributedDataParallel):
+        model = model.module
+    # A copy, so that the model keeps its heads and the names of its weights.
+    ret = copy.copy(model)
+    heads = IterativeROIHeads(cfg, model.roi_heads, merge)
+    ret._modules = {**model._modules, "roi_heads": heads}
+    return ret
 
 
 def check_iterative_box_regression(num_rounds: int, score_thresh: float) -> None:
