@@ -1,12 +1,14 @@
 import itertools
 
+import numpy as np
 import pytest
 import torch
-from conftest import VOC_CLASSES, build_heads, heads_config
+from conftest import VOC_CLASSES, VOC_IMAGES, build_heads, heads_config
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
-from ohem_d2.data import build_train_loader, get_annotated_dicts
+from ohem_d2.data import build_test_loader, build_train_loader, get_annotated_dicts
+from ohem_d2.data.proposal_file import make_proposals, write_proposals
 
 
 def make_cfg(dataset, practice, **options):
@@ -75,3 +77,23 @@ def test_what_a_roi_on_a_difficult_object_is(voc, heads, practice, label):
     }
     assert labels[tuple(on_nothing)] == "background"
     assert labels.get(tuple(on_it)) == label
+
+
+@pytest.mark.parametrize("augmented", [False, True])
+def test_images_to_test_on_are_resized_once(voc, tmp_path, augmented):
+    """
+    By the loader, or by test-time augmentation; their proposals with them.
+    """
+    box = np.float32([[10, 20, 40, 60]])
+    proposals = make_proposals(VOC_IMAGES, [box] * len(VOC_IMAGES), [(80, 100)] * len(VOC_IMAGES))
+    write_proposals(tmp_path / "proposals.pkl", proposals)
+    cfg = make_cfg(voc, "train", TEST__AUG__ENABLED=augmented, MODEL__LOAD_PROPOSALS=True)
+    cfg.INPUT.MIN_SIZE_TEST = 160  # twice their size
+    cfg.DATASETS.TEST = (voc,)
+    cfg.DATASETS.PROPOSAL_FILES_TEST = (str(tmp_path / "proposals.pkl"),)
+    scale = 1 if augmented else 2
+    for (inputs,) in build_test_loader(cfg, voc):
+        assert inputs["image"].shape == (3, 80 * scale, 100 * scale)
+        assert (inputs["height"], inputs["width"]) == (80, 100)
+        loaded = inputs["proposals"].proposal_boxes.tensor
+        np.testing.assert_allclose(loaded, box * scale, atol=1e-4)

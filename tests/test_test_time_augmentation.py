@@ -241,6 +241,15 @@ def test_proposals_by_hand():
     assert proposals.proposal_boxes.tensor.tolist() == [[10, 20, 50, 60]]
 
 
+def test_boxes_that_have_no_area_in_the_image_are_left_out():
+    cfg, model = build({**MODELS["StandardROIHeads"], **AUG})
+    boxes = torch.tensor([[0, 0, 10, 10], [WIDTH + 5, 0, WIDTH + 20, 10], [100, 0, WIDTH + 9, 5.0]])
+    found = GeneralizedRCNNWithTTA(cfg, model)._merge_detections(
+        boxes, torch.tensor([0.9, 0.8, 0.7]), torch.zeros(3, dtype=torch.long), (HEIGHT, WIDTH)
+    )
+    assert found.pred_boxes.tensor.tolist() == [[0, 0, 10, 10], [100, 0, WIDTH, 5]]
+
+
 @models
 @torch.no_grad()
 def test_everything_at_once(options):
