@@ -12,7 +12,6 @@ OpenCV, which draws it, is imported where it is used: the datasets are registere
 
 import json
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -21,6 +20,8 @@ from xml.etree import ElementTree
 import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets import register_coco_instances, register_pascal_voc
+
+from ...utils import atomic_folder
 
 __all__ = ["CLASS_NAMES", "LOOK_ALIKES", "generate_clutter", "register_clutter"]
 
@@ -98,16 +99,12 @@ def generate_clutter(root: str, seed: int = 0, num_images: Optional[dict[str, in
             "or set the environment variable DETECTRON2_DATASETS to another folder."
         )
 
-    unfinished = folder.with_name(f"{FOLDER}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    for name in ("JPEGImages", "Annotations", "ImageSets/Main", "coco"):
-        (unfinished / name).mkdir(parents=True)
-    for split_index, (split, count) in enumerate(num_images.items()):
-        _write_split(unfinished, split, count, (seed, split_index))
-    (unfinished / "about.json").write_text(json.dumps(about))
-    if folder.exists():
-        shutil.rmtree(folder)
-    unfinished.rename(folder)
+    with atomic_folder(folder) as unfinished:
+        for name in ("JPEGImages", "Annotations", "ImageSets/Main", "coco"):
+            (unfinished / name).mkdir(parents=True)
+        for split_index, (split, count) in enumerate(num_images.items()):
+            _write_split(unfinished, split, count, (seed, split_index))
+        (unfinished / "about.json").write_text(json.dumps(about))
     return folder
 
 
