@@ -11,6 +11,7 @@ from test_box_voting import slow_box_voting
 from torch import nn
 
 from ohem_d2.modeling import build_test_time_model
+from ohem_d2.modeling import test_time_augmentation as module
 from ohem_d2.modeling.roi_heads.roi_forward import box_predictors
 from ohem_d2.modeling.test_time_augmentation import (
     DatasetMapperTTA,
@@ -327,13 +328,17 @@ def small_memory(num_pixels, error=ERRORS[0]):
 
 @pytest.mark.parametrize("error", ERRORS)
 @torch.no_grad()
-def test_smaller_batches_if_the_memory_is_too_small(error, caplog):
+def test_smaller_batches_if_the_memory_is_too_small(error, monkeypatch):
+    warnings = []
+    monkeypatch.setattr(module.logger, "warning", warnings.append)
     tta, expected, batches = small_memory(20_000, error)
     assert_same(tta([image_of_a_file()])[0]["instances"], expected)
     # An image and its mirror image together, and never two scales. Those of 100 x 140 do not fit
     # in twos, and from then on nothing is forwarded in twos.
     assert batches == [(2, 64), (2, 100), (1, 100), (1, 100)]
-    assert "too small for 2 images of 100 x 140 pixels at a time. Going on with 1" in caplog.text
+    assert warnings == [
+        "The memory is too small for 2 images of 100 x 140 pixels at a time. Going on with 1."
+    ]
     batches.clear()
     assert_same(tta([image_of_a_file()])[0]["instances"], expected)
     assert batches == [(1, 64), (1, 64), (1, 100), (1, 100)]
