@@ -6,8 +6,8 @@
 #            scales, iterative box regression and voting do to a detector at test time, in a table.
 #            It goes on where it was stopped. Besides these two, it takes:
 #   MULTI_SCALE_WEIGHTS=   those of the same config, trained on multiple scales, for the last row
-#   OPTS='TEST.BOX_VOTING.NMS_THRESH 0.3 TEST.AUG.MIN_SIZES (128,160)'
-#                          options of the config, each key and each value without a space
+#   OPTS='TEST.AUG.MIN_SIZES (128,160) DATASETS.TEST ("clutter_voc_test",)'
+#                          options of the config: values without a space, text in double quotes
 #   OUTPUT=output/ablation the folder of the table, and of what a run that was stopped has done
 # make bench WEIGHTS=model_final.pth: what all this costs in time, in tables. It takes CONFIG and
 #            OPTS as well, and CONFIG is the demo's by default

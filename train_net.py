@@ -51,7 +51,7 @@ class Trainer(DefaultTrainer):
             dict: see :func:`to_results`.
         """
         evaluations = evaluate_model(cfg, model, cfg.OUTPUT_DIR)
-        if comm.is_main_process():
+        if evaluations and comm.is_main_process():
             table = write_evaluations(evaluations, cfg.OUTPUT_DIR)
             logger.info(f"Results, all of which are in {cfg.OUTPUT_DIR}/results.json:\n{table}")
         return to_results(evaluations)

@@ -176,7 +176,7 @@ def train_and_infer(model: nn.Module, inputs: list[dict]) -> tuple[float, float]
     infer(model, inputs)
     for predictor in box_predictors(model.roi_heads):
         nn.init.normal_(predictor.cls_score.weight)  # so that there are high scores
-    merge = DetectionMerger(nms_thresh=0.5, topk_per_image=100, voting=True)
+    merge = DetectionMerger(nms_thresh=0.5, topk_per_image=10, voting=True)
     heads = IterativeROIHeads(
         roi_heads=model.roi_heads, num_rounds=2, score_thresh=0.05, merge=merge
     )
