@@ -44,6 +44,7 @@ from ohem_d2.modeling import (
 )
 from ohem_d2.modeling import box_voting as box_voting_module
 from ohem_d2.modeling.box_voting import box_voting
+from ohem_d2.modeling.test_time_model import with_test_time_options
 from ohem_d2.utils import atomic_file
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -114,19 +115,14 @@ def peak_memory(call: Callable[[], Any], device: str) -> float:
     return peak / 2**20
 
 
-def configure(cfg: CfgNode, multi_scale: bool, regression_and_voting: bool) -> CfgNode:
-    cfg = cfg.clone()
-    cfg.TEST.AUG.ENABLED = multi_scale
-    cfg.TEST.ITERATIVE_BBOX.ENABLED = cfg.TEST.BOX_VOTING.ENABLED = regression_and_voting
-    return cfg
-
-
 def load_images(cfg: CfgNode, count: int) -> Iterator[tuple[list[dict], ...]]:
     """
     Returns:
         Iterator[tuple]: of each of the first images the input of the model of each row.
     """
-    loaders = [build_test_loader(configure(cfg, *row), cfg.DATASETS.TEST[0]) for row in ROWS]
+    loaders = [
+        build_test_loader(with_test_time_options(cfg, *row), cfg.DATASETS.TEST[0]) for row in ROWS
+    ]
     return islice(zip(*loaders, strict=True), count)
 
 
@@ -138,7 +134,7 @@ def time_rows(cfg: CfgNode, model: GeneralizedRCNN, num_images: int, repeats: in
     Returns:
         str: a table of the milliseconds an image.
     """
-    models = [build_test_time_model(configure(cfg, *row), model) for row in ROWS]
+    models = [build_test_time_model(with_test_time_options(cfg, *row), model) for row in ROWS]
     times = []
     for inputs in tqdm(load_images(cfg, num_images), "rows", num_images, unit="image"):
         calls = {
@@ -243,7 +239,7 @@ def time_merging_of_images(
     Returns:
         Merging: the mean of the first images of the test dataset.
     """
-    tta = build_test_time_model(configure(cfg, True, True), model)
+    tta = build_test_time_model(with_test_time_options(cfg, True, True), model)
     images = tqdm(load_images(cfg, num_images), "merging", num_images, unit="image")
     results = [time_merging(model, tta, x[0][0], x[-1][0], repeats) for x in images]
     return Merging(*map(mean, zip(*results, strict=True)))
@@ -258,7 +254,7 @@ def time_merging_of_heavy_model(device: str, repeats: int) -> list[Merging]:
     cfg = load_config(str(HEAVY_CONFIG))
     cfg.MODEL.DEVICE = device
     model = build_model(cfg).eval()
-    tta = build_test_time_model(configure(cfg, True, True), model)
+    tta = build_test_time_model(with_test_time_options(cfg, True, True), model)
     height, width = HEAVY_IMAGE
     proposals, objectness, _ = make_boxes(HEAVY_NUM_PROPOSALS, 1, height, width)
     record = {
@@ -433,7 +429,7 @@ def run(args: argparse.Namespace) -> str:
     cfg.MODEL.MASK_ON = cfg.MODEL.KEYPOINT_ON = False  # it is about boxes
     cfg.MODEL.WEIGHTS = args.weights
     cfg.DATALOADER.NUM_WORKERS = 0  # they would take the model's cores
-    check_inputs(configure(cfg, True, True), eval_only=True)
+    check_inputs(with_test_time_options(cfg, True, True), eval_only=True)
     model = build_model(cfg).eval()
     StrictCheckpointer(model).load(cfg.MODEL.WEIGHTS)
 

@@ -31,6 +31,7 @@ from ohem_d2.checkpoint import StrictCheckpointer, WeightsError
 from ohem_d2.engine import InputError, check_inputs, fall_back_to_cpu, load_config
 from ohem_d2.evaluation import Evaluation, TimedModel, evaluate_dataset
 from ohem_d2.modeling import ImageTooLargeError, build_test_time_model
+from ohem_d2.modeling.test_time_model import with_test_time_options
 from ohem_d2.utils import atomic_file
 from ohem_d2.utils.partial_results import PartialResults
 
@@ -105,10 +106,8 @@ class ResumedModel(TimedModel):
 
 
 def configure(cfg: CfgNode, row: Row, weights: str) -> CfgNode:
-    cfg = cfg.clone()
+    cfg = with_test_time_options(cfg, row.multi_scale_test, row.regression_and_voting)
     cfg.MODEL.WEIGHTS = weights
-    cfg.TEST.AUG.ENABLED = row.multi_scale_test
-    cfg.TEST.ITERATIVE_BBOX.ENABLED = cfg.TEST.BOX_VOTING.ENABLED = row.regression_and_voting
     return cfg
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "build_test_time_model",
     "check_test_time_options",
     "uses_test_time_options",
+    "with_test_time_options",
     "without_test_time_options",
 ]
 
@@ -62,9 +63,23 @@ def without_test_time_options(cfg: CfgNode) -> CfgNode:
     Returns:
         CfgNode: a copy with TEST.AUG, TEST.ITERATIVE_BBOX and TEST.BOX_VOTING disabled.
     """
+    return with_test_time_options(cfg, multi_scale=False, regression_and_voting=False)
+
+
+def with_test_time_options(cfg: CfgNode, multi_scale: bool, regression_and_voting: bool) -> CfgNode:
+    """
+    Args:
+        cfg (CfgNode): see :func:`build_test_time_model`.
+        multi_scale, regression_and_voting (bool): the columns of the paper's ablation.
+
+    Returns:
+        CfgNode: a copy, not frozen, with TEST.AUG, and TEST.ITERATIVE_BBOX and TEST.BOX_VOTING,
+        enabled or not.
+    """
     cfg = cfg.clone()
     cfg.defrost()
-    cfg.TEST.AUG.ENABLED = cfg.TEST.ITERATIVE_BBOX.ENABLED = cfg.TEST.BOX_VOTING.ENABLED = False
+    cfg.TEST.AUG.ENABLED = multi_scale
+    cfg.TEST.ITERATIVE_BBOX.ENABLED = cfg.TEST.BOX_VOTING.ENABLED = regression_and_voting
     return cfg
 
 
