@@ -5,7 +5,6 @@ example mining, evaluate both, and write a page that shows them side by side.
 """
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -26,6 +25,7 @@ from tqdm import tqdm
 from ohem_d2.data.datasets.clutter import NUM_IMAGES, generate_clutter
 from ohem_d2.engine import InputError, fall_back_to_cpu, load_config
 from ohem_d2.evaluation import build_mean_roi_loss_loader, mean_roi_loss
+from ohem_d2.utils import read_metrics
 from ohem_d2.visualization.boxes import detect, draw_detections, draw_hard_rois, find_hard_rois
 from ohem_d2.visualization.curves import Run, draw_curves
 from ohem_d2.visualization.report import compare, write_report
@@ -43,14 +43,6 @@ NUM_PICTURES = 4
 def write_initial_weights(path: Path, cfg: CfgNode) -> None:
     seed_all_rng(cfg.SEED)
     torch.save({"model": build_model(cfg).state_dict()}, path)
-
-
-def read_metrics(folder: Path) -> list[dict]:
-    file = folder / "metrics.json"
-    if not file.exists():
-        return []
-    # The last line may be half written.
-    return [json.loads(x) for x in file.read_text().splitlines(keepends=True) if x[-1] == "\n"]
 
 
 def train(config: Path, folder: Path, options: list[str], iterations: int, bar: tqdm) -> float:

@@ -1,4 +1,5 @@
 from .atomic import atomic_file, atomic_folder
 from .json_file import write_json
+from .metrics_file import read_metrics
 
-__all__ = ["atomic_file", "atomic_folder", "write_json"]
+__all__ = ["atomic_file", "atomic_folder", "read_metrics", "write_json"]

@@ -1,0 +1,176 @@
+"""
+What is compared: the datasets, the recipes, and the experiments, each a table of docs/results.md.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, Optional
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_pascal_voc
+
+from ohem_d2.engine import load_config
+
+__all__ = [
+    "CONFIGS",
+    "DATASETS",
+    "EXPERIMENTS",
+    "RECIPES",
+    "Dataset",
+    "Experiment",
+    "Recipe",
+    "Registered",
+    "Run",
+    "num_iterations",
+    "register",
+]
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+Options = Mapping[str, Any]
+
+SEEDS = (1, 2, 3, 4, 5)  # fixed before the first run, and all of them are shown
+
+
+class Dataset(NamedTuple):
+    """
+    What a detector is trained and evaluated on, and the config that all recipes share.
+    """
+
+    title: str
+    config: str  # in configs/
+    options: Options
+    folder: Optional[str] = None  # in --data, in the layout of PASCAL VOC. None: made here.
+    class_names: tuple[str, ...] = ()
+    source: str = ""  # where to get it
+    pretrained: bool = True  # whether the backbone begins with --weights
+    missing: float = 0.0  # the share of the training annotations that is deleted
+
+
+class Recipe(NamedTuple):
+    """
+    How RoIs are chosen in training.
+    """
+
+    title: str
+    options: Options
+
+
+class Run(NamedTuple):
+    dataset: str  # of DATASETS
+    recipe: str  # of RECIPES
+    seed: int
+
+
+class Experiment(NamedTuple):
+    """
+    Runs that one table of the report compares.
+    """
+
+    title: str
+    question: str
+    datasets: tuple[str, ...]
+    recipes: tuple[str, ...]  # the first is what the others are compared with
+    seeds: tuple[int, ...] = SEEDS
+
+    def runs(self) -> list[Run]:
+        """
+        Returns:
+            list[Run]: a seed of all datasets and recipes after the other, so that what is there
+            when it is stopped can be compared.
+        """
+        return [Run(d, r, s) for s in self.seeds for d in self.datasets for r in self.recipes]
+
+
+DATASETS = {
+    "cards": Dataset(
+        "Playing cards",
+        "benchmarks/faster_rcnn_SqueezeNet.yaml",
+        {"MODEL.ROI_HEADS.NUM_CLASSES": 6},
+        folder="cards",
+        class_names=("nine", "ten", "jack", "queen", "king", "ace"),
+        source="It is that of github.com/EdjeElectronics/TensorFlow-Object-Detection-API-Tutorial-"
+        "Train-Multiple-Objects-Windows-10, 296 of its images split into 236 and 60.",
+    ),
+    "bccd": Dataset(
+        "Blood cells",
+        "benchmarks/faster_rcnn_SqueezeNet.yaml",
+        {"MODEL.ROI_HEADS.NUM_CLASSES": 3, "MODEL.ANCHOR_GENERATOR.SIZES": [[24, 48, 96]]},
+        folder="bccd",
+        class_names=("RBC", "WBC", "Platelets"),
+        source="It is github.com/Shenggan/BCCD_Dataset, 292 of its images split into 205 and 87.",
+    ),
+    "clutter": Dataset("Made images", "demo/faster_rcnn_R_18.yaml", {}, pretrained=False),
+}
+
+OHEM: Options = {"MODEL.ROI_HEADS.NAME": "OHEMROIHeads"}
+
+RECIPES = {
+    "stock": Recipe("Random sampling", {}),
+    "stock bg_lo=.1": Recipe("Random sampling, bg_lo = .1", {"MODEL.ROI_HEADS.BG_LO": 0.1}),
+    "paper": Recipe("OHEM as in the paper", OHEM),
+}
+
+EXPERIMENTS = {
+    "main": Experiment(
+        "Does it help?",
+        "The same initial weights, order of images and number of iterations within a seed.",
+        ("cards", "bccd"),
+        ("stock", "stock bg_lo=.1", "paper"),
+    ),
+}
+
+
+def num_iterations(run: Run) -> int:
+    cfg = load_config(str(CONFIGS / DATASETS[run.dataset].config))
+    options = {**DATASETS[run.dataset].options, **RECIPES[run.recipe].options}
+    return options.get("SOLVER.MAX_ITER", cfg.SOLVER.MAX_ITER)
+
+
+class Registered(NamedTuple):
+    """
+    Names in detectron2's catalog.
+    """
+
+    train: str
+    complete_train: str  # the same images with all of their annotations
+    test: str
+
+
+def register(dataset: str, data: Path) -> Registered:
+    """
+    Register one of DATASETS with detectron2.
+
+    Args:
+        dataset (str): its name there.
+        data (Path): the folder that holds the folders of all of them.
+    """
+    spec = DATASETS[dataset]
+    if spec.folder is None:
+        train, test = "clutter_coco_train", "clutter_voc_test"
+    else:
+        train, test = f"{spec.folder}_train", f"{spec.folder}_val"
+        for name, split in ((train, "train"), (test, "val")):
+            # 2012: average precision is the area under the curve, and not its mean at 11 points.
+            register_pascal_voc(name, str(data / spec.folder), split, 2012, spec.class_names)
+            MetadataCatalog.get(name).evaluator_type = "pascal_voc"
+    if not spec.missing:
+        return Registered(train, train, test)
+
+    rest = f"{train}_{spec.missing:.0%}_missing"
+    DatasetCatalog.register(rest, partial(_delete_annotations, train, spec.missing))
+    MetadataCatalog.get(rest).thing_classes = MetadataCatalog.get(test).thing_classes
+    return Registered(rest, train, test)
+
+
+def _delete_annotations(name: str, share: float) -> list[dict[str, Any]]:
+    """
+    Of each dataset always the same, whatever the seed of the training.
+    """
+    rng = np.random.default_rng(0)
+    return [
+        {**record, "annotations": [x for x in record["annotations"] if rng.random() >= share]}
+        for record in DatasetCatalog.get(name)
+    ]
