@@ -7,6 +7,7 @@ all RoIs of each of its checkpoints. What came out is in result.json of its fold
 import argparse
 import math
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,6 +25,7 @@ from ohem_d2.evaluation import build_mean_roi_loss_loader, mean_roi_loss
 from ohem_d2.utils import read_metrics, write_json
 
 NUM_CHECKPOINTS = 4
+NUM_LOSS_IMAGES = 60  # training images that the mean loss over all RoIs is measured on
 
 # What is kept of metrics.json, and its name in result.json.
 CURVES = {
@@ -60,15 +62,16 @@ def mean_roi_losses(cfg: CfgNode, folder: Path) -> list[tuple[int, float]]:
 
     Returns:
         list[tuple[int, float]]: for each checkpoint the number of iterations behind it, and the
-        mean loss over all RoIs of the training images.
+        mean loss over all RoIs of the first training images.
     """
     model = build_model(cfg)
     loader = build_mean_roi_loss_loader(cfg, cfg.DATASETS.TRAIN[0])
+    inputs = list(islice(loader, NUM_LOSS_IMAGES))
     losses = []
     for file in sorted(folder.glob("model_*[0-9].pth")):
         DetectionCheckpointer(model).load(str(file))
         iterations = int(file.stem.removeprefix("model_")) + 1
-        losses.append((iterations, mean_roi_loss(model, loader)))
+        losses.append((iterations, mean_roi_loss(model, inputs)))
     return losses
 
 

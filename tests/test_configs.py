@@ -82,7 +82,8 @@ def test_a_config_has_what_its_row_says_and_nothing_else(base, file, changes):
 
 def test_every_config_is_compared():
     compared = {x for base, file, _ in PAIRS for x in (base, file)}
-    assert compared == set(TRAINABLE)
+    # What is compared in benchmarks/ differs in the options of its recipes, not in configs.
+    assert compared == {x for x in TRAINABLE if not x.startswith("benchmarks/")}
     assert {f"_{x.split('VGG16_')[1][:-5]}" for x in compared if x.startswith(f"{VOC07}_")} >= set(
         TABLE_1
     )

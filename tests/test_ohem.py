@@ -31,6 +31,7 @@ from torch import nn
 
 from ohem_d2 import OHEMMixin, OHEMROIHeads
 from ohem_d2.modeling.roi_heads import read_only_roi_losses, roi_losses
+from ohem_d2.modeling.roi_heads.roi_forward import box_head
 
 OBJECTS, PROPOSALS = (3, 0, 2), (40, 25, 30)
 
@@ -275,6 +276,35 @@ def test_mining_batch_size_does_not_change_the_losses(batch_size):
     expected = read_only_roi_losses(heads, features, rois)
     for name in expected:
         torch.testing.assert_close(losses[name], expected[name])
+
+
+@devices
+@families
+def test_read_only_pass_in_half_precision(device, family):
+    heads, others = (
+        build_heads(
+            heads_config(**FAMILIES[family], MODEL__OHEM__MINING_HALF_PRECISION=half), device=device
+        )
+        for half in (True, False)
+    )
+    features, proposals, targets = make_inputs(device=device)
+    rois = heads.label_proposals(proposals, targets)
+    types = []
+    linear = next(x for x in box_head(heads).modules() if isinstance(x, (nn.Linear, nn.Conv2d)))
+    linear.register_forward_hook(lambda _m, _in, out: types.append(out.dtype))
+    with EventStorage():
+        losses = heads._read_only_roi_losses(features, rois)
+        train_step(heads, features, proposals, targets)
+    half = types[0]
+    assert half in (torch.bfloat16, torch.float16)
+    assert set(types[:-1]) == {half} and types[-1] == torch.float32  # the last: what is trained
+
+    # 8 bits of a score are right, so of a loss of some 5 are the first two digits.
+    expected = others._read_only_roi_losses(features, rois)
+    assert losses["loss_cls"].dtype == torch.float32
+    for name in ("loss_cls", "loss_box_reg"):
+        assert not torch.equal(losses[name], expected[name])
+        torch.testing.assert_close(losses[name], expected[name], rtol=0.05, atol=0.1)
 
 
 @pytest.mark.parametrize(

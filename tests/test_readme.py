@@ -102,5 +102,6 @@ def test_configs_that_are_described_are_there():
     described |= set(re.findall(r"configs/(demo/\w+\.yaml)", text))
     described |= {x.replace(".yaml", "_ohem.yaml") for x in described if x.startswith("demo/")}
     described = {x.replace("_ohem_ohem", "_ohem") for x in described}
+    described |= set(re.findall(r"configs/(benchmarks/\w+\.yaml)", text))
     there = {str(x.relative_to(ROOT / "configs")) for x in (ROOT / "configs").rglob("*.yaml")}
     assert described == {x for x in there if not x.startswith("Base-")}

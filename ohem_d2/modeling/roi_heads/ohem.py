@@ -70,6 +70,7 @@ class OHEMMixin(IgnoreRegionsMixin):
         ohem_cls_loss_weight: float = 1.0,
         ohem_box_loss_weight: float = 1.0,
         ohem_mining_batch_size: int = 0,
+        ohem_mining_half_precision: bool = False,
         ohem_mask_keypoint_rois: str = "mined",
         **kwargs: Any,
     ):
@@ -84,6 +85,7 @@ class OHEMMixin(IgnoreRegionsMixin):
                 ranking, on top of the weights that the predictor gives them in training.
             ohem_mining_batch_size (int): how many RoIs to forward at a time in the read-only pass.
                 0 for all at once.
+            ohem_mining_half_precision (bool): whether the read-only pass is in half precision.
             ohem_mask_keypoint_rois (str): what mask and keypoint heads are trained on: "mined", the
                 foreground among the mined RoIs; or "sampled", a random sample of all foreground,
                 of at most `batch_size_per_image * positive_fraction` RoIs an image, as in
@@ -117,6 +119,12 @@ class OHEMMixin(IgnoreRegionsMixin):
             ohem_mining_batch_size,
             isinstance(ohem_mining_batch_size, int) and ohem_mining_batch_size >= 0,
             "a whole number that is not negative",
+        )
+        _check(
+            "MINING_HALF_PRECISION",
+            ohem_mining_half_precision,
+            isinstance(ohem_mining_half_precision, bool),
+            "True or False",
         )
         if ohem_cls_loss_weight == ohem_box_loss_weight == 0:
             raise ValueError(
@@ -153,19 +161,21 @@ class OHEMMixin(IgnoreRegionsMixin):
         self.ohem_cls_loss_weight = ohem_cls_loss_weight
         self.ohem_box_loss_weight = ohem_box_loss_weight
         self.ohem_mining_batch_size = ohem_mining_batch_size
+        self.ohem_mining_half_precision = ohem_mining_half_precision
         self.ohem_mask_keypoint_rois = ohem_mask_keypoint_rois
 
     @classmethod
     def from_config(cls, cfg, input_shape):
         ret = super().from_config(cfg, input_shape)
         # fmt: off
-        ret["ohem_nms_thresh"]         = cfg.MODEL.OHEM.NMS_THRESH
-        ret["ohem_nms_per_class"]      = cfg.MODEL.OHEM.NMS_PER_CLASS
-        ret["ohem_positive_fraction"]  = cfg.MODEL.OHEM.POSITIVE_FRACTION
-        ret["ohem_cls_loss_weight"]    = cfg.MODEL.OHEM.CLS_LOSS_WEIGHT
-        ret["ohem_box_loss_weight"]    = cfg.MODEL.OHEM.BOX_LOSS_WEIGHT
-        ret["ohem_mining_batch_size"]  = cfg.MODEL.OHEM.MINING_BATCH_SIZE
-        ret["ohem_mask_keypoint_rois"] = cfg.MODEL.OHEM.MASK_KEYPOINT_ROIS
+        ret["ohem_nms_thresh"]            = cfg.MODEL.OHEM.NMS_THRESH
+        ret["ohem_nms_per_class"]         = cfg.MODEL.OHEM.NMS_PER_CLASS
+        ret["ohem_positive_fraction"]     = cfg.MODEL.OHEM.POSITIVE_FRACTION
+        ret["ohem_cls_loss_weight"]       = cfg.MODEL.OHEM.CLS_LOSS_WEIGHT
+        ret["ohem_box_loss_weight"]       = cfg.MODEL.OHEM.BOX_LOSS_WEIGHT
+        ret["ohem_mining_batch_size"]     = cfg.MODEL.OHEM.MINING_BATCH_SIZE
+        ret["ohem_mining_half_precision"] = cfg.MODEL.OHEM.MINING_HALF_PRECISION
+        ret["ohem_mask_keypoint_rois"]    = cfg.MODEL.OHEM.MASK_KEYPOINT_ROIS
         # fmt: on
         return ret
 
@@ -241,9 +251,21 @@ class OHEMMixin(IgnoreRegionsMixin):
         Returns:
             list[Instances]: for each image the RoIs to train on, the hardest first.
         """
-        losses = read_only_roi_losses(self, features, proposals, self.ohem_mining_batch_size)
+        losses = self._read_only_roi_losses(features, proposals)
         hard = self.select_hard_rois(proposals, losses)
         return [p[inds] for p, inds in zip(proposals, hard, strict=True)]
+
+    def _read_only_roi_losses(
+        self, features: dict[str, Tensor], proposals: list[Instances], stage: int = 0
+    ) -> dict[str, Tensor]:
+        return read_only_roi_losses(
+            self,
+            features,
+            proposals,
+            self.ohem_mining_batch_size,
+            stage,
+            self.ohem_mining_half_precision,
+        )
 
     @torch.no_grad()
     def select_hard_rois(
@@ -498,9 +520,7 @@ class OHEMCascadeROIHeads(OHEMMixin, CascadeROIHeads):
         storage = get_event_storage()
         mined = []
         for stage in range(self.num_cascade_stages):
-            losses = read_only_roi_losses(
-                self, features, proposals, self.ohem_mining_batch_size, stage
-            )
+            losses = self._read_only_roi_losses(features, proposals, stage)
             # Of the first stage as of models without a cascade: so has it CascadeROIHeads.
             with storage.name_scope(f"stage{stage}") if stage > 0 else nullcontext():
                 hard = self.select_hard_rois(proposals, losses)

@@ -3,7 +3,7 @@ The read-only pass: what the box head makes of all RoIs, without a trace of it i
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from detectron2.layers import cat
@@ -25,6 +25,7 @@ def read_only_roi_losses(
     proposals: list[Instances],
     batch_size: int = 0,
     stage: int = 0,
+    half_precision: bool = False,
 ) -> dict[str, Tensor]:
     """
     Forward all RoIs through the box pooler, head and predictor, and return the loss of each.
@@ -41,6 +42,7 @@ def read_only_roi_losses(
         proposals (list[Instances]): for each image, labeled RoIs from :func:`label_rois`.
         batch_size (int): how many RoIs to forward at a time, which bounds the memory. 0 for all.
         stage (int): of a cascade, from 0.
+        half_precision (bool): whether to forward in half precision, whatever that of training.
 
     Returns:
         dict[str, Tensor]: "loss_cls" and "loss_box_reg", float32 of shape (R,), the RoIs of all
@@ -53,8 +55,9 @@ def read_only_roi_losses(
     # Drawn once for all batches, as the training loss does for its minibatch.
     class_mask = fed_loss_class_mask(predictor, gt_classes) if num_rois else None
 
+    precision = _half_precision(gt_classes.device) if half_precision else nullcontext()
     outputs = []
-    with _use_running_statistics(box_head(roi_heads, stage), predictor):
+    with precision, _use_running_statistics(box_head(roi_heads, stage), predictor):
         # If there are no RoIs, the batch of none gives the shapes.
         for batch in split_rois(proposals, batch_size or max(num_rois, 1)):
             predictions = forward_rois(roi_heads, features, batch, stage)
@@ -67,6 +70,14 @@ def read_only_roi_losses(
     # none.
     torch.clear_autocast_cache()
     return {k: cat([x[k] for x in outputs]) for k in outputs[0]}
+
+
+def _half_precision(device: torch.device) -> torch.autocast:
+    """
+    In bfloat16 where the device computes in it, because no loss that float32 has overflows there.
+    """
+    has_bfloat16 = device.type != "cuda" or torch.cuda.is_bf16_supported()
+    return torch.autocast(device.type, torch.bfloat16 if has_bfloat16 else torch.float16)
 
 
 @contextmanager
