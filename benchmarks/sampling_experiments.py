@@ -105,20 +105,26 @@ DATASETS = {
     "clutter": Dataset("Made images", "demo/faster_rcnn_R_18.yaml", {}, pretrained=False),
 }
 
-OHEM: Options = {"MODEL.ROI_HEADS.NAME": "OHEMROIHeads"}
+HEADS = "MODEL.ROI_HEADS.NAME"
+OHEM: Options = {HEADS: "OHEMROIHeads"}
+BACKGROUND: Options = {**OHEM, "MODEL.OHEM.FOREGROUND": "sampled"}
 
 RECIPES = {
     "stock": Recipe("Random sampling", {}),
-    "stock bg_lo=.1": Recipe("Random sampling, bg_lo = .1", {"MODEL.ROI_HEADS.BG_LO": 0.1}),
     "paper": Recipe("OHEM as in the paper", OHEM),
+    "background": Recipe("Mined background", BACKGROUND),
+    "late background": Recipe(
+        "Mined background, from half of the training on",
+        {**BACKGROUND, "MODEL.OHEM.WARMUP_ITERS": 350},
+    ),
 }
 
 EXPERIMENTS = {
     "main": Experiment(
         "Does it help?",
-        "The same initial weights, order of images and number of iterations within a seed.",
+        "As many RoIs an image (32) and iterations (700) in all of them.",
         ("cards", "bccd"),
-        ("stock", "stock bg_lo=.1", "paper"),
+        ("stock", "paper", "background", "late background"),
     ),
 }
 

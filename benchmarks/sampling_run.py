@@ -136,7 +136,7 @@ def main() -> None:
     fall_back_to_cpu(cfg)
     result = {
         **run._asdict(),
-        "options": recipe.options,
+        "options": {**dataset.options, **recipe.options},
         "iterations": iterations,
         **summarize(read_metrics(args.output), iterations, finished),
         "mean_roi_loss": mean_roi_losses(cfg, args.output),

@@ -26,6 +26,15 @@ def add_ohem_config(cfg: CN) -> None:
     # is the 1:3 variant of other frameworks.
     _C.MODEL.OHEM.POSITIVE_FRACTION = None
 
+    # "mined": foreground is ranked like background. "sampled": it is a random sample, as large as
+    # detectron2's (at most MODEL.ROI_HEADS.POSITIVE_FRACTION), and the hardest background fills
+    # the batch.
+    _C.MODEL.OHEM.FOREGROUND = "mined"
+
+    # For so many iterations RoIs are sampled at random, as in detectron2. The hardest RoIs of a
+    # model that knows nothing are those that cannot be learned.
+    _C.MODEL.OHEM.WARMUP_ITERS = 0
+
     # Weights of the classification and the box regression loss in the ranking (not in training:
     # that is MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT, which the ranking includes).
     _C.MODEL.OHEM.CLS_LOSS_WEIGHT = 1.0

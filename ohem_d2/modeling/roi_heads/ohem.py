@@ -67,6 +67,8 @@ class OHEMMixin(IgnoreRegionsMixin):
         ohem_nms_thresh: float = 0.7,
         ohem_nms_per_class: bool = False,
         ohem_positive_fraction: Optional[float] = None,
+        ohem_foreground: str = "mined",
+        ohem_warmup_iters: int = 0,
         ohem_cls_loss_weight: float = 1.0,
         ohem_box_loss_weight: float = 1.0,
         ohem_mining_batch_size: int = 0,
@@ -81,6 +83,10 @@ class OHEMMixin(IgnoreRegionsMixin):
             ohem_nms_per_class (bool): whether only RoIs of the same label compete in the NMS.
             ohem_positive_fraction (float): None for no ratio. Otherwise foreground and background
                 are mined apart, and the foreground is at most this fraction of the batch.
+            ohem_foreground (str): "mined", ranked like background, or "sampled" at random: at most
+                `batch_size_per_image * positive_fraction` RoIs an image, which the hardest
+                background adds up to a batch.
+            ohem_warmup_iters (int): for how many iterations all RoIs are sampled at random.
             ohem_cls_loss_weight, ohem_box_loss_weight (float): weights of the two losses in the
                 ranking, on top of the weights that the predictor gives them in training.
             ohem_mining_batch_size (int): how many RoIs to forward at a time in the read-only pass.
@@ -90,42 +96,34 @@ class OHEMMixin(IgnoreRegionsMixin):
                 foreground among the mined RoIs; or "sampled", a random sample of all foreground,
                 of at most `batch_size_per_image * positive_fraction` RoIs an image, as in
                 detectron2.
-            kwargs: arguments of the ROI heads. `positive_fraction` has no other use than this.
+            kwargs: arguments of the ROI heads. `positive_fraction` is that of what is sampled.
 
         Raises:
             ValueError: if an argument is out of its range, or a box predictor cannot be mined.
         """
         super().__init__(**kwargs)
         _check("NMS_THRESH", ohem_nms_thresh, _is_number(ohem_nms_thresh, 0, 1), "from 0 to 1")
-        _check(
-            "NMS_PER_CLASS",
-            ohem_nms_per_class,
-            isinstance(ohem_nms_per_class, bool),
-            "True or False",
-        )
+        _check_one_of("NMS_PER_CLASS", ohem_nms_per_class, (True, False))
         _check(
             "POSITIVE_FRACTION",
             ohem_positive_fraction,
             ohem_positive_fraction is None or _is_number(ohem_positive_fraction, 0, 1),
             "None or from 0 to 1",
         )
+        _check_one_of("FOREGROUND", ohem_foreground, ("mined", "sampled"))
+        if ohem_foreground == "sampled" and ohem_positive_fraction is not None:
+            raise ValueError(
+                "MODEL.OHEM.POSITIVE_FRACTION is of mined foreground, and MODEL.OHEM.FOREGROUND is "
+                "'sampled': set MODEL.ROI_HEADS.POSITIVE_FRACTION instead."
+            )
+        _check_count("WARMUP_ITERS", ohem_warmup_iters)
         for name, weight in [
             ("CLS_LOSS_WEIGHT", ohem_cls_loss_weight),
             ("BOX_LOSS_WEIGHT", ohem_box_loss_weight),
         ]:
             _check(name, weight, _is_number(weight, 0), "a number that is not negative")
-        _check(
-            "MINING_BATCH_SIZE",
-            ohem_mining_batch_size,
-            isinstance(ohem_mining_batch_size, int) and ohem_mining_batch_size >= 0,
-            "a whole number that is not negative",
-        )
-        _check(
-            "MINING_HALF_PRECISION",
-            ohem_mining_half_precision,
-            isinstance(ohem_mining_half_precision, bool),
-            "True or False",
-        )
+        _check_count("MINING_BATCH_SIZE", ohem_mining_batch_size)
+        _check_one_of("MINING_HALF_PRECISION", ohem_mining_half_precision, (True, False))
         if ohem_cls_loss_weight == ohem_box_loss_weight == 0:
             raise ValueError(
                 "MODEL.OHEM.CLS_LOSS_WEIGHT and MODEL.OHEM.BOX_LOSS_WEIGHT must not both be 0: "
@@ -136,12 +134,7 @@ class OHEMMixin(IgnoreRegionsMixin):
                 "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE must be 1 or more, and is "
                 f"{self.batch_size_per_image}."
             )
-        _check(
-            "MASK_KEYPOINT_ROIS",
-            ohem_mask_keypoint_rois,
-            ohem_mask_keypoint_rois in ("mined", "sampled"),
-            "'mined' or 'sampled'",
-        )
+        _check_one_of("MASK_KEYPOINT_ROIS", ohem_mask_keypoint_rois, ("mined", "sampled"))
         for predictor in box_predictors(self):
             check_minable(predictor)
         # Their training differs from that of StandardROIHeads.
@@ -158,6 +151,8 @@ class OHEMMixin(IgnoreRegionsMixin):
         self.ohem_nms_thresh = ohem_nms_thresh
         self.ohem_nms_per_class = ohem_nms_per_class
         self.ohem_positive_fraction = ohem_positive_fraction
+        self.ohem_foreground = ohem_foreground
+        self.ohem_warmup_iters = ohem_warmup_iters
         self.ohem_cls_loss_weight = ohem_cls_loss_weight
         self.ohem_box_loss_weight = ohem_box_loss_weight
         self.ohem_mining_batch_size = ohem_mining_batch_size
@@ -171,6 +166,8 @@ class OHEMMixin(IgnoreRegionsMixin):
         ret["ohem_nms_thresh"]            = cfg.MODEL.OHEM.NMS_THRESH
         ret["ohem_nms_per_class"]         = cfg.MODEL.OHEM.NMS_PER_CLASS
         ret["ohem_positive_fraction"]     = cfg.MODEL.OHEM.POSITIVE_FRACTION
+        ret["ohem_foreground"]            = cfg.MODEL.OHEM.FOREGROUND
+        ret["ohem_warmup_iters"]          = cfg.MODEL.OHEM.WARMUP_ITERS
         ret["ohem_cls_loss_weight"]       = cfg.MODEL.OHEM.CLS_LOSS_WEIGHT
         ret["ohem_box_loss_weight"]       = cfg.MODEL.OHEM.BOX_LOSS_WEIGHT
         ret["ohem_mining_batch_size"]     = cfg.MODEL.OHEM.MINING_BATCH_SIZE
@@ -280,7 +277,8 @@ class OHEMMixin(IgnoreRegionsMixin):
                 all images in their order.
 
         Returns:
-            list[Tensor]: for each image, the indices of the RoIs to train on, the hardest first.
+            list[Tensor]: for each image, the indices of the RoIs to train on, the hardest first
+            where they are mined.
         """
         # What is ranked by may be weighted. What is logged is the loss that is trained on.
         ranking = (
@@ -289,32 +287,53 @@ class OHEMMixin(IgnoreRegionsMixin):
         )
         total = losses["loss_cls"] + losses["loss_box_reg"]
 
-        hard, hard_losses, num_survivors = [], [], 0
         num_per_image = [len(x) for x in proposals]
-        for proposals_per_image, ranking_per_image, total_per_image in zip(
-            proposals, ranking.split(num_per_image), total.split(num_per_image), strict=True
-        ):
-            survivors = nms_by_loss(
+        survivors = [
+            nms_by_loss(
                 proposals_per_image.proposal_boxes.tensor,
                 ranking_per_image,
                 proposals_per_image.gt_classes,
                 self.ohem_nms_thresh,
                 self.ohem_nms_per_class,
             )
-            hardest = take_hardest(
+            for proposals_per_image, ranking_per_image in zip(
+                proposals, ranking.split(num_per_image), strict=True
+            )
+        ]
+        gt_classes = [x.gt_classes for x in proposals]
+        hard = [self._choose(*x) for x in zip(survivors, gt_classes, strict=True)]
+
+        totals = total.split(num_per_image)
+        kept_losses = torch.cat([x[inds] for x, inds in zip(totals, hard, strict=True)])
+        kept_classes = [x[inds] for x, inds in zip(gt_classes, hard, strict=True)]
+        self._log_mining(proposals, total, kept_classes, kept_losses, sum(map(len, survivors)))
+        return hard
+
+    def _choose(self, survivors: Tensor, gt_classes: Tensor) -> Tensor:
+        """
+        Args:
+            survivors (Tensor): indices of the RoIs of one image that NMS left, the hardest first.
+            gt_classes (Tensor): (Ri,) labels of all RoIs of the image.
+
+        Returns:
+            Tensor: indices of the RoIs to train on.
+        """
+        warms_up = get_event_storage().iter < self.ohem_warmup_iters
+        if not warms_up and self.ohem_foreground == "mined":
+            return take_hardest(
                 survivors,
-                proposals_per_image.gt_classes,
+                gt_classes,
                 self.batch_size_per_image,
                 self.num_classes,
                 self.ohem_positive_fraction,
             )
-            hard.append(hardest)
-            hard_losses.append(total_per_image[hardest])
-            num_survivors += len(survivors)
-
-        kept_classes = [p.gt_classes[inds] for p, inds in zip(proposals, hard, strict=True)]
-        self._log_mining(proposals, total, kept_classes, torch.cat(hard_losses), num_survivors)
-        return hard
+        fg_inds, bg_inds = subsample_labels(
+            gt_classes, self.batch_size_per_image, self.positive_fraction, self.num_classes
+        )
+        if not warms_up:
+            num_bg = self.batch_size_per_image - len(fg_inds)
+            bg_inds = take_hardest(survivors, gt_classes, num_bg, self.num_classes, 0.0)
+        return torch.cat([fg_inds, bg_inds])
 
     @torch.no_grad()
     def label_and_sample_proposals(
@@ -589,3 +608,14 @@ def _is_number(value: object, low: float, high: float = sys.float_info.max) -> b
 def _check(key: str, value: object, is_valid: bool, allowed: str) -> None:
     if not is_valid:
         raise ValueError(f"MODEL.OHEM.{key} must be {allowed}, and is {value!r}.")
+
+
+def _check_one_of(key: str, value: object, allowed: tuple[object, object]) -> None:
+    # By type as well: 1 is True.
+    is_valid = any(value == x and type(value) is type(x) for x in allowed)
+    _check(key, value, is_valid, " or ".join(map(repr, allowed)))
+
+
+def _check_count(key: str, value: object) -> None:
+    is_valid = isinstance(value, int) and value >= 0
+    _check(key, value, is_valid, "a whole number that is not negative")
