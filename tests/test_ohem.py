@@ -188,6 +188,76 @@ def test_settings_reach_the_selection(
         assert torch.equal(kept.proposal_boxes.tensor, rois.proposal_boxes.tensor[expected])
 
 
+@families
+def test_the_hardest_background_is_added_to_sampled_foreground(family):
+    heads = build_heads(
+        heads_config(
+            **FAMILIES[family],
+            MODEL__OHEM__FOREGROUND="sampled",
+            MODEL__OHEM__NMS_THRESH=0.5,
+            MODEL__ROI_HEADS__POSITIVE_FRACTION=0.25,
+        )
+    )
+    features, proposals, targets = make_inputs()
+    labeled = heads.label_proposals(proposals, targets)
+    losses = read_only_roi_losses(heads, features, labeled)
+    ranking = losses["loss_cls"] + losses["loss_box_reg"]
+    draws = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        with EventStorage():
+            hard = heads.select_hard_rois(labeled, losses)
+        draws.append(hard[0])
+        for rois, ranking_per_image, inds in zip(
+            labeled, ranking.split([len(x) for x in labeled]), hard, strict=True
+        ):
+            is_fg = rois.gt_classes != NUM_CLASSES
+            num_fg = min(int(is_fg.sum()), 4)  # a quarter of 16
+            assert is_fg[inds].tolist() == [True] * num_fg + [False] * (len(inds) - num_fg)
+            assert len(inds.unique()) == len(inds)
+            # All that NMS leaves, the hardest first, and of it the first background.
+            order = select_slowly(
+                rois.proposal_boxes.tensor.double().numpy(),
+                ranking_per_image.numpy(),
+                rois.gt_classes.numpy(),
+                len(rois),
+                0.5,
+                False,
+                None,
+            )
+            expected = [i for i in order if not is_fg[i]][: 16 - num_fg]
+            assert inds[num_fg:].tolist() == expected
+    assert draws[0].tolist() != draws[1].tolist()
+
+
+@families
+def test_rois_are_sampled_at_random_until_the_end_of_the_warm_up(family):
+    options = {**FAMILIES[family], "MODEL__ROI_HEADS__POSITIVE_FRACTION": 0.25}
+    heads = build_heads(heads_config(**options, MODEL__OHEM__WARMUP_ITERS=2))
+    mining = build_heads(heads_config(**options))
+    features, proposals, targets = make_inputs()
+    labeled = heads.label_proposals(proposals, targets)
+    losses = read_only_roi_losses(heads, features, labeled)
+    with EventStorage():
+        expected = mining.select_hard_rois(labeled, losses)
+    for iteration in range(4):
+        with EventStorage(iteration) as storage:
+            hard = heads.select_hard_rois(labeled, losses)
+        if iteration >= 2:
+            assert all(torch.equal(x, y) for x, y in zip(hard, expected, strict=True))
+            continue
+        for rois, inds in zip(labeled, hard, strict=True):
+            num_fg = int((rois.gt_classes != NUM_CLASSES).sum())
+            kept_fg = int((rois.gt_classes[inds] != NUM_CLASSES).sum())
+            assert kept_fg == min(num_fg, 4)
+            assert len(inds.unique()) == len(inds) == min(16, kept_fg + len(rois) - num_fg)
+        assert not torch.equal(hard[0].sort().values, expected[0].sort().values)
+        # All that is logged of mining is, so that both can be compared.
+        assert storage.latest()["ohem/mean_loss"][0] == pytest.approx(
+            float(losses["loss_cls"].mean() + losses["loss_box_reg"].mean())
+        )
+
+
 @has_sigmoid_loss
 @pytest.mark.parametrize("batch_size", [0, 7])
 def test_federated_loss_counts_the_same_classes_in_all_batches(batch_size):
@@ -564,6 +634,8 @@ def test_defaults_are_those_of_the_paper():
         ("MODEL.OHEM.CLS_LOSS_WEIGHT", -1.0, "a number that is not negative"),
         ("MODEL.OHEM.BOX_LOSS_WEIGHT", float("inf"), "a number that is not negative"),
         ("MODEL.OHEM.MINING_BATCH_SIZE", -1, "a whole number that is not negative"),
+        ("MODEL.OHEM.WARMUP_ITERS", -1, "a whole number that is not negative"),
+        ("MODEL.OHEM.FOREGROUND", "all", "'mined' or 'sampled'"),
         ("MODEL.OHEM.MASK_KEYPOINT_ROIS", "all", "'mined' or 'sampled'"),
         ("MODEL.ROI_HEADS.IGNORE_IOA_THRESH", 1.1, "from 0 to 1"),
         ("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 0, "1 or more"),
@@ -572,6 +644,12 @@ def test_defaults_are_those_of_the_paper():
 def test_wrong_values_are_named(key, value, allowed):
     with pytest.raises(ValueError, match=f"{key} must be {allowed}, and is {value!r}"):
         build_heads(heads_config(**{key.replace(".", "__"): value}))
+
+
+def test_a_ratio_of_mined_foreground_when_it_is_sampled():
+    cfg = heads_config(MODEL__OHEM__FOREGROUND="sampled", MODEL__OHEM__POSITIVE_FRACTION=0.25)
+    with pytest.raises(ValueError, match="set MODEL.ROI_HEADS.POSITIVE_FRACTION instead"):
+        build_heads(cfg)
 
 
 def test_nothing_to_rank_by():
