@@ -12,13 +12,11 @@ threads wait for each other: OMP_NUM_THREADS=1 is fairer there.
 """
 
 import argparse
-import os
 import sys
-import time
-from collections.abc import Callable, Iterator
-from itertools import accumulate, islice
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean
 from typing import Any, NamedTuple, Optional
 from unittest import mock
 
@@ -29,9 +27,8 @@ from detectron2.config import CfgNode
 from detectron2.layers import batched_nms
 from detectron2.modeling import GeneralizedRCNN, build_model
 from detectron2.structures import Boxes, Instances
-from tabulate import tabulate
+from measure import make_table, measure, peak_memory
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
 from ohem_d2.checkpoint import StrictCheckpointer, WeightsError
@@ -64,55 +61,6 @@ NUM_BOXES = (1000, 5000, 20_000)
 NUM_CLASSES = (1, 20)
 TOPK = (100, -1)
 NMS_THRESH, IOU_THRESH = 0.3, 0.5  # the paper's
-
-
-def measure(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """
-    Returns:
-        dict[str, float]: the median of the milliseconds that each takes.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(repeats):
-        for name, call in calls.items():
-            synchronize()
-            start = time.perf_counter()
-            call()
-            synchronize()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: 1000 * median(x) for name, x in seconds.items()}
-
-
-def make_table(headers: list[str], rows: list[list[Any]], num_left: int = 1) -> str:
-    """
-    Args:
-        num_left (int): so many columns are words, and the others numbers.
-    """
-    alignment = ["left"] * num_left + ["right"] * (len(headers) - num_left)
-    return tabulate(rows, headers, tablefmt="github", colalign=alignment, disable_numparse=True)
-
-
-def synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def peak_memory(call: Callable[[], Any], device: str) -> float:
-    """
-    Returns:
-        float: how many MiB of tensors are allocated at most at a time during a call.
-    """
-    if device == "cpu":
-        os.environ["KINETO_LOG_LEVEL"] = "99"  # or each profile logs that it begins and ends
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-            call()
-        events = profiler.profiler.kineto_results.events()
-        peak = max(accumulate(x.nbytes() for x in events if x.name() == "[memory]"))
-    else:
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        call()
-        peak = torch.cuda.max_memory_allocated() - before
-    return peak / 2**20
 
 
 def load_images(cfg: CfgNode, count: int) -> Iterator[tuple[list[dict], ...]]:

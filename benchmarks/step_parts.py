@@ -1,0 +1,150 @@
+"""
+A training step, and how long each part of it takes.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+from detectron2.modeling import GeneralizedRCNN
+from measure import synchronize
+from torch import Tensor
+
+from ohem_d2.modeling.roi_heads import loss_layer, ohem, read_only_forward
+
+__all__ = ["HEADS_PARTS", "LOSS_AND_SELECTION", "PARTS", "PRECISIONS", "time_parts", "train_step"]
+
+# bfloat16: automatic mixed precision. tf32: see use_tf32, which the caller sets.
+PRECISIONS = ("float32", "tf32", "bfloat16")
+
+BACKBONE, LABELS, READ_ONLY, LOSS_AND_SELECTION, TRAINED, HEADS_BACKWARD, BACKWARD, REST = PARTS = (
+    "backbone and RPN",
+    "labels",
+    "read-only pass",
+    "loss and selection",
+    "trained pass",
+    "backward of RoI heads",
+    "backward of backbone and RPN",
+    "rest",  # images normalized, targets and proposals moved, gradients set to none
+)
+# What a read-only pass and a loss layer differ in.
+HEADS_PARTS = (READ_ONLY, LOSS_AND_SELECTION, TRAINED, HEADS_BACKWARD)
+
+
+def train_step(network: GeneralizedRCNN, inputs: list[dict], precision: str, device: str) -> None:
+    """
+    Forward and backward, from no gradients on. Without the optimizer, which is the same for all.
+    """
+    network.zero_grad(set_to_none=True)
+    with _autocast(precision, device):
+        losses = network(inputs)
+    sum(losses.values()).backward()
+
+
+def time_parts(
+    network: GeneralizedRCNN, inputs: list[dict], precision: str, device: str
+) -> dict[str, float]:
+    """
+    :func:`train_step` with a stopwatch. The backward pass is cut in two at the features that the
+    RoI heads get, which changes no gradient. On a GPU, it waits for each part before the next
+    begins, and so takes longer than the step does.
+
+    Returns:
+        dict[str, float]: milliseconds of each of PARTS. Their sum is the time of the step.
+    """
+    watch = _Stopwatch()
+    heads = network.roi_heads
+    cut: dict[str, Any] = {}
+
+    def forward_heads(images, features, proposals, targets):
+        cut["features"] = list(features.values())
+        cut["leaves"] = [x.detach().requires_grad_() for x in features.values()]
+        leaves = dict(zip(features, cut["leaves"], strict=True))
+        instances, cut["losses"] = original_forward(images, leaves, proposals, targets)
+        return instances, {}
+
+    original_forward = watch.timed(TRAINED, heads.forward)
+    with ExitStack() as patches:
+
+        def time_calls(owner: Any, name: str, part: str) -> None:
+            timed = watch.timed(part, getattr(owner, name))
+            patches.enter_context(mock.patch.object(owner, name, timed))
+
+        patches.enter_context(mock.patch.object(heads, "forward", forward_heads))
+        time_calls(network.backbone, "forward", BACKBONE)
+        if network.proposal_generator is not None:  # Fast R-CNN has none
+            time_calls(network.proposal_generator, "forward", BACKBONE)
+        time_calls(heads, "label_and_sample_proposals", LABELS)
+        time_calls(ohem, "label_rois", LABELS)
+        time_calls(ohem, "read_only_roi_losses", READ_ONLY)
+        time_calls(read_only_forward, "roi_losses", LOSS_AND_SELECTION)
+        time_calls(loss_layer, "roi_losses", LOSS_AND_SELECTION)
+        if isinstance(heads, ohem.OHEMMixin):
+            time_calls(heads, "select_hard_rois", LOSS_AND_SELECTION)
+
+        watch.start(REST)
+        network.zero_grad(set_to_none=True)
+        with _autocast(precision, device):
+            rpn_losses = network(inputs)
+        with watch.part(HEADS_BACKWARD):
+            sum(cut["losses"].values()).backward()
+        with watch.part(BACKWARD):
+            _backward(rpn_losses, cut["features"], cut["leaves"])
+        return watch.stop()
+
+
+def _autocast(precision: str, device: str) -> torch.autocast:
+    return torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def _backward(losses: dict[str, Tensor], features: list[Tensor], leaves: list[Tensor]) -> None:
+    """
+    From the losses, and from features whose gradients are those of `leaves`.
+    """
+    # The heads do not use all features: the RPN alone has FPN's p6.
+    used = [
+        (x, leaf.grad) for x, leaf in zip(features, leaves, strict=True) if leaf.grad is not None
+    ]
+    roots = [*losses.values(), *(x for x, _ in used)]
+    torch.autograd.backward(roots, [None] * len(losses) + [grad for _, grad in used])
+
+
+class _Stopwatch:
+    """
+    It runs for one part at a time. A part within another stops that one meanwhile, so no time
+    counts twice, and all parts sum up to the time from start to stop.
+    """
+
+    def start(self, part: str) -> None:
+        synchronize()
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self.current, self.since = part, time.perf_counter()
+
+    def stop(self) -> dict[str, float]:
+        self._switch_to(self.current)
+        return {part: 1000 * x for part, x in self.seconds.items()}
+
+    @contextmanager
+    def part(self, part: str) -> Iterator[None]:
+        outer = self.current
+        self._switch_to(part)
+        try:
+            yield
+        finally:
+            self._switch_to(outer)
+
+    def timed(self, part: str, call: Callable) -> Callable:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with self.part(part):
+                return call(*args, **kwargs)
+
+        return run
+
+    def _switch_to(self, part: str) -> None:
+        synchronize()
+        now = time.perf_counter()
+        self.seconds[self.current] += now - self.since
+        self.current, self.since = part, now

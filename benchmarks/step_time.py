@@ -1,0 +1,493 @@
+#!/usr/bin/env python3
+"""
+Measure the price of OHEM in training: time, operations and peak memory of a step, beside those of
+the same model without it; what the parts of the step take; mining by the number of RoIs; and how
+many of the RoIs that are kept half precision keeps as well.
+
+    python benchmarks/step_time.py
+
+A step is a forward and a backward pass from no gradients on, without the optimizer, which is the
+same for all. Weights, images, objects and proposals are made. The variants of a model run in turns,
+so that whatever else the machine does hits all alike: it is the ratios that count, medians and the
+range of those of each repeat. The last line of the output says which targets are missed; to miss
+one is a result, and no failure.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import torch
+from detectron2.modeling import GeneralizedRCNN
+from detectron2.structures import Instances
+from detectron2.utils.events import EventStorage
+from measure import make_table, measure, peak_memory, synchronize
+from provenance import provenance
+from step_models import (
+    HALF,
+    MODELS,
+    NUM_OBJECTS,
+    OHEM,
+    Model,
+    build_variants,
+    make_inputs,
+    use_tf32,
+)
+from step_parts import (
+    HEADS_PARTS,
+    LOSS_AND_SELECTION,
+    PARTS,
+    PRECISIONS,
+    time_parts,
+    train_step,
+)
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from ohem_d2.utils import atomic_file
+
+OUTPUT = Path(__file__).resolve().parent / "results/step_time.jsonl"
+
+# The targets that all models share.
+MAX_MEMORY_RATIO = 1.05  # the paper has 1.36
+MAX_SELECTION_SHARE = 0.02
+MIN_LOSS_LAYER_RATIO = 2.0
+
+# RoIs of one image, and how many of them are forwarded at a time (0: all).
+SWEEP_ROIS = (500, 1000, 2000, 4000, 8000)
+SWEEP_BATCH_SIZES = (0, 500)
+
+Line = dict[str, Any]  # of the output
+
+
+def measure_steps(
+    name: str,
+    model: Model,
+    networks: dict[str, GeneralizedRCNN],
+    inputs: list[dict],
+    precision: str,
+    repeats: int,
+    device: str,
+    bar: tqdm,
+) -> list[Line]:
+    """
+    Args:
+        networks: see :func:`build_variants`.
+
+    Returns:
+        list[Line]: for each variant, what its step takes.
+    """
+    resources = {}
+    for variant, network in networks.items():
+        resources[variant] = count_resources(network, inputs, precision, device)
+        bar.update()
+
+    milliseconds: dict[str, list[float]] = {variant: [] for variant in networks}
+    parts: dict[str, list[dict[str, float]]] = {variant: [] for variant in networks}
+    for _ in range(repeats):
+        for variant, network in networks.items():
+            parts[variant].append(time_parts(network, inputs, precision, device))
+            if device == "cpu":
+                # Nothing runs beside the stopwatch, which changes nothing then: one step is both.
+                milliseconds[variant].append(sum(parts[variant][-1].values()))
+            else:
+                milliseconds[variant].append(time_step(network, inputs, precision, device))
+            bar.update()
+
+    reference = model.variants[0].name
+    lines = []
+    for variant in model.variants:
+        ratios = [
+            x / y for x, y in zip(milliseconds[variant.name], milliseconds[reference], strict=True)
+        ]
+        here, there = resources[variant.name], resources[reference]
+        lines.append(
+            {
+                "kind": "step",
+                "model": name,
+                "variant": variant.name,
+                "reference": variant.name == reference,
+                "precision": precision,
+                "images": len(inputs),
+                "size": " x ".join(map(str, model.image_size)),
+                "B": variant.batch_size,
+                "R": model.num_proposals + NUM_OBJECTS,  # ground-truth boxes are RoIs, too
+                "kept": here.num_kept,
+                "foreground": here.num_foreground,
+                "ms": median(milliseconds[variant.name]),
+                "ratio": median(ratios),
+                "ratio_low": min(ratios),
+                "ratio_high": max(ratios),
+                "parts": {x: median(y[x] for y in parts[variant.name]) for x in PARTS},
+                "peak_mib": here.peak_mib,
+                "memory_ratio": here.peak_mib / there.peak_mib,
+                "gflops": here.gflops,
+                "flops_ratio": here.gflops / there.gflops,
+            }
+        )
+    return lines
+
+
+class Resources(NamedTuple):
+    """
+    What a step needs, whatever the machine.
+    """
+
+    gflops: float  # 10^9 floating-point operations: a multiplication and an addition are two
+    peak_mib: float  # of tensors: weights, gradients and activations
+    num_kept: float  # RoIs an image that are trained on
+    num_foreground: float
+
+
+def count_resources(
+    network: GeneralizedRCNN, inputs: list[dict], precision: str, device: str
+) -> Resources:
+    """
+    Count the operations of convolutions and matrix products as PyTorch dispatches them, with those
+    of the backward pass, of which frozen layers have none. It warms up the network as well.
+    """
+    with EventStorage() as storage:
+        counter = FlopCounterMode(display=False)
+
+        def counted_step() -> None:
+            with counter:
+                train_step(network, inputs, precision, device)
+
+        network.zero_grad(set_to_none=True)  # before the count of what is allocated
+        peak = peak_memory(counted_step, device)
+        counts = {k: value for k, (value, _) in storage.latest().items()}
+    tensors = [*network.parameters(), *network.buffers()]
+    num_foreground = counts["roi_head/num_fg_samples"]
+    return Resources(
+        counter.get_total_flops() / 1e9,
+        peak + sum(x.numel() * x.element_size() for x in tensors) / 2**20,
+        num_foreground + counts["roi_head/num_bg_samples"],
+        num_foreground,
+    )
+
+
+def time_step(network: GeneralizedRCNN, inputs: list[dict], precision: str, device: str) -> float:
+    """
+    Returns:
+        float: milliseconds.
+    """
+    synchronize()
+    start = time.perf_counter()
+    train_step(network, inputs, precision, device)
+    synchronize()
+    return 1000 * (time.perf_counter() - start)
+
+
+# Mining alone.
+
+
+# The arguments of OHEMMixin.mine_hard_rois.
+
+
+@torch.no_grad()
+def extract_features(network: GeneralizedRCNN, inputs: list[dict]) -> dict[str, Tensor]:
+    return network.backbone(network.preprocess_image(inputs).tensor)
+
+
+def label_rois(network: GeneralizedRCNN, inputs: list[dict], device: str) -> list[Instances]:
+    proposals, targets = ([x[k].to(device) for x in inputs] for k in ("proposals", "instances"))
+    return network.roi_heads.label_proposals(proposals, targets)
+
+
+def measure_sweep(
+    name: str, model: Model, network: GeneralizedRCNN, repeats: int, device: str
+) -> list[Line]:
+    """
+    Returns:
+        list[Line]: what mining takes on one image, in float32, by the number of RoIs.
+    """
+    heads = network.roi_heads
+    features = extract_features(network, make_inputs(model, 1))
+    lines = []
+    for num_rois in tqdm(SWEEP_ROIS, f"{name}, mining", unit="R"):
+        rois = label_rois(network, make_inputs(model, 1, num_rois - NUM_OBJECTS), device)
+        for batch_size in SWEEP_BATCH_SIZES:
+
+            def mine(rois=rois) -> None:
+                heads.mine_hard_rois(features, rois)
+
+            heads.ohem_mining_batch_size = batch_size
+            peak = peak_memory(mine, device)  # first, because it warms up
+            lines.append(
+                {
+                    "kind": "sweep",
+                    "model": name,
+                    "precision": "float32",
+                    "R": num_rois,
+                    "mining_batch_size": batch_size,
+                    "ms": measure({"mining": mine}, repeats)["mining"],
+                    "peak_mib": peak,
+                }
+            )
+    heads.ohem_mining_batch_size = 0
+    return lines
+
+
+def measure_overlap(
+    name: str, networks: dict[str, GeneralizedRCNN], inputs: list[dict], device: str
+) -> Line:
+    """
+    Returns:
+        Line: how many RoIs mining keeps, and how many of these in half precision as well. Weights
+        are random: of trained ones, losses lie farther apart.
+    """
+    features = extract_features(networks[OHEM], inputs)
+    rois = label_rois(networks[OHEM], inputs, device)
+    for rois_per_image in rois:
+        rois_per_image.number = torch.arange(len(rois_per_image), device=device)
+    kept = []
+    for variant in (OHEM, HALF):
+        heads = networks[variant].roi_heads
+        heads.box_head.eval()  # or dropout would differ
+        mined = heads.mine_hard_rois(features, rois)
+        heads.box_head.train()
+        kept.append({(i, n) for i, x in enumerate(mined) for n in x.number.tolist()})
+    return {
+        "kind": "overlap",
+        "model": name,
+        "precision": "half",
+        "kept": len(kept[0]),
+        "shared": len(kept[0] & kept[1]),
+    }
+
+
+# Targets.
+
+
+def check_targets(lines: Sequence[Line]) -> list[Line]:
+    """
+    Args:
+        lines: of the kind "step".
+
+    Returns:
+        list[Line]: a line of the kind "target" for each that concerns them.
+    """
+    by_variant = {(x["model"], x["precision"], x["variant"]): x for x in lines}
+    targets = []
+
+    def add(name: str, line: Line, measured: float, limit: float, at_least: bool = False) -> None:
+        targets.append(
+            {
+                "kind": "target",
+                "name": f"{line['model']}, {line['variant']}, {line['precision']}: {name}",
+                "limit": limit,
+                "at_least": at_least,
+                "measured": measured,
+                "met": measured >= limit if at_least else measured <= limit,
+            }
+        )
+
+    for line in lines:
+        variants = {x.name: x for x in MODELS[line["model"]].variants}
+        variant = variants[line["variant"]]
+        if line["reference"]:
+            continue
+        if variant.is_loss_layer:
+            read_only = by_variant[line["model"], line["precision"], OHEM]
+            ratio = heads_time(line) / heads_time(read_only)
+            name = "time of the RoI heads / with the read-only pass"
+            add(name, line, ratio, MIN_LOSS_LAYER_RATIO, at_least=True)
+            continue
+        if variant.max_ratio is not None:
+            add("time / reference", line, line["ratio"], variant.max_ratio)
+        add("peak memory / reference", line, line["memory_ratio"], MAX_MEMORY_RATIO)
+        share = line["parts"][LOSS_AND_SELECTION] / sum(line["parts"].values())
+        add("share of loss and selection", line, share, MAX_SELECTION_SHARE)
+    return targets
+
+
+def heads_time(line: Line) -> float:
+    """
+    Returns:
+        float: milliseconds of the RoI heads, forward and backward, without what all variants share.
+    """
+    return sum(line["parts"][x] for x in HEADS_PARTS)
+
+
+# Tables.
+
+
+def make_tables(lines: Sequence[Line]) -> str:
+    """
+    Returns:
+        str: all of the output, in Markdown.
+    """
+    steps, sweeps, overlaps, targets = (
+        [x for x in lines if x["kind"] == kind] for kind in ("step", "sweep", "overlap", "target")
+    )
+    missed = [x["name"] for x in targets if not x["met"]]
+    tables = [
+        "A training step. Ratios are to the first variant: the median, and the range.",
+        steps_table(steps),
+        "Its parts, in ms and as shares of the step.",
+        parts_table(steps),
+    ]
+    if sweeps:
+        tables += ["Mining one image, by the number of RoIs.", sweep_table(sweeps)]
+    if overlaps:
+        tables += ["RoIs that mining in half precision keeps as well.", overlap_table(overlaps)]
+    tables += ["Targets.", targets_table(targets)]
+    tables += [f"Missed: {'; '.join(missed) or 'none'}."]
+    return "\n\n".join(tables) + "\n"
+
+
+def steps_table(lines: Sequence[Line]) -> str:
+    headers = ["model", "variant", "precision", "images", "size", "R", "B", "kept", "foreground"]
+    headers += ["ms", "ratio", "range", "GFLOP", "ratio", "peak MiB", "ratio"]
+    rows = [
+        [
+            *(x[k] for k in ("model", "variant", "precision", "images", "size", "R", "B")),
+            f"{x['kept']:.0f}",
+            f"{x['foreground']:.0f}",
+            f"{x['ms']:,.0f}",
+            f"{x['ratio']:.2f}",
+            f"{x['ratio_low']:.2f} to {x['ratio_high']:.2f}",
+            f"{x['gflops']:,.0f}",
+            f"{x['flops_ratio']:.2f}",
+            f"{x['peak_mib']:,.0f}",
+            f"{x['memory_ratio']:.2f}",
+        ]
+        for x in lines
+    ]
+    return make_table(headers, rows, num_left=3)
+
+
+def parts_table(lines: Sequence[Line]) -> str:
+    rows = []
+    for x in lines:
+        total = sum(x["parts"].values())
+        cells = [f"{ms:,.1f} ({ms / total:.1%})" for ms in x["parts"].values()]
+        rows.append([x["model"], x["variant"], x["precision"], *cells])
+    return make_table(["model", "variant", "precision", *PARTS], rows, num_left=3)
+
+
+def sweep_table(lines: Sequence[Line]) -> str:
+    headers = ["model", "RoIs at a time", "R", "ms", "ms / 1,000 RoIs", "peak MiB"]
+    rows = [
+        [
+            x["model"],
+            x["mining_batch_size"] or "all",
+            f"{x['R']:,}",
+            f"{x['ms']:,.1f}",
+            f"{1000 * x['ms'] / x['R']:,.1f}",
+            f"{x['peak_mib']:,.1f}",
+        ]
+        for x in sorted(lines, key=lambda x: (x["model"], x["mining_batch_size"], x["R"]))
+    ]
+    return make_table(headers, rows)
+
+
+def overlap_table(lines: Sequence[Line]) -> str:
+    rows = [[x["model"], x["kept"], x["shared"], f"{x['shared'] / x['kept']:.1%}"] for x in lines]
+    return make_table(["model", "kept in float32", "in both", "share"], rows)
+
+
+def targets_table(lines: Sequence[Line]) -> str:
+    rows = [
+        [
+            x["name"],
+            f"{'>=' if x['at_least'] else '<='} {x['limit']:g}",
+            f"{x['measured']:.3f}",
+            "yes" if x["met"] else "NO",
+        ]
+        for x in lines
+    ]
+    return make_table(["target", "limit", "measured", "met"], rows)
+
+
+def run(args: argparse.Namespace, device: str) -> list[Line]:
+    """
+    Returns:
+        list[Line]: of all kinds. Those of a model are written as soon as it is done.
+    """
+    origin = provenance()
+    lines: list[Line] = []
+    passes = len(args.precisions) * (1 + args.repeats)
+    bar = tqdm(total=passes * sum(len(MODELS[x].variants) for x in args.models), unit="step")
+    for name in args.models:
+        model = MODELS[name]
+        bar.set_description(name)
+        inputs = make_inputs(model, args.images)
+        networks = build_variants(model, inputs, device)
+        steps = []
+        for precision in args.precisions:
+            with use_tf32(precision == "tf32"):
+                steps += measure_steps(
+                    name, model, networks, inputs, precision, args.repeats, device, bar
+                )
+        lines += steps
+        with use_tf32(False):
+            if HALF in networks:
+                lines.append(measure_overlap(name, networks, inputs, device))
+            if model.has_sweep:
+                # On a CPU it takes seconds, and so once is enough.
+                repeats = 1 if device == "cpu" else args.repeats
+                lines += measure_sweep(name, model, networks[OHEM], repeats, device)
+        lines += check_targets(steps)
+        del networks  # before the next are built: the memory
+        write(lines, origin, args.output)
+    bar.close()
+    return lines
+
+
+def write(lines: Sequence[Line], origin: dict[str, str], output: Path) -> None:
+    with atomic_file(output) as path:
+        path.write_text("".join(json.dumps({**x, **origin}) + "\n" for x in lines))
+
+
+def main() -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    on_gpu = device == "cuda"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--models", nargs="+", choices=MODELS, default=list(MODELS), help="by default all"
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=20 if on_gpu else 3,
+        help="of each measurement; by default 20 on a GPU, and 3 on a CPU",
+    )
+    parser.add_argument(
+        "--images",
+        type=int,
+        default=2 if on_gpu else 1,
+        help="a step; by default 2 on a GPU, and 1 on a CPU",
+    )
+    parser.add_argument(
+        "--precisions",
+        nargs="+",
+        choices=PRECISIONS,
+        default=list(PRECISIONS if on_gpu else PRECISIONS[:1]),
+        help="by default all on a GPU, and float32 on a CPU",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=OUTPUT,
+        help="a file of JSON lines, by default benchmarks/results/step_time.jsonl",
+    )
+    args = parser.parse_args()
+    if min(args.images, args.repeats) < 1:
+        sys.exit("step_time.py: --images and --repeats must be 1 or more.")
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    with EventStorage():  # that models log in
+        lines = run(args, device)
+    print(make_tables(lines), end="")
+
+
+if __name__ == "__main__":
+    main()
