@@ -124,7 +124,14 @@ EXPERIMENTS = {
         "Does it help?",
         "As many RoIs an image (32) and iterations (700) in all of them.",
         ("cards", "bccd"),
-        ("stock", "paper", "background", "late background"),
+        ("stock", "paper", "late background"),
+    ),
+    "warm-up": Experiment(
+        "Is it the warm-up?",
+        "Mining from the first iteration on, and from the middle of the training on.",
+        ("cards", "bccd"),
+        ("stock", "background", "late background"),
+        seeds=SEEDS[:1],
     ),
 }
 
