@@ -51,6 +51,7 @@ class Result(NamedTuple):
     seconds: float  # of the training
     mean_roi_loss: dict[int, float]  # by iteration, over all RoIs of the training images
     kept: dict[int, tuple[float, float]]  # by iteration, foreground and background RoIs an image
+    hard_by_iou: Optional[dict[str, list[float]]]  # see kept_rois.py
     provenance: dict[str, str]
 
     @property
@@ -133,6 +134,7 @@ def _parse(line: dict[str, Any]) -> Result:
         math.nan if line["seconds"] is None else float(line["seconds"]),
         {int(i): float(x) for i, x in line["mean_roi_loss"] if x is not None and math.isfinite(x)},
         {int(i): (float(fg), float(bg)) for i, fg, bg in kept},
+        line.get("hard_by_iou"),
         {x: str(line[x]) for x in PROVENANCE},
     )
 

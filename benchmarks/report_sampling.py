@@ -6,9 +6,11 @@ pictures of them show.
 import math
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from statistics import fmean, median
 from typing import NamedTuple, Optional
 
+from kept_rois import BANDS
 from measure import make_table
 from paired import Difference, Spread, paired_difference, spread
 from report_inputs import Result, look_up
@@ -36,6 +38,8 @@ class SamplingReport:
         return {
             "experiment": self.experiment,
             "learning_rates": self.learning_rates,
+            "hard_by_iou": self.hard_by_iou,
+            "border_share": self.border_share,
             "options": self.options,
             "ap": self.ap,
             "ap50": self.ap50,
@@ -117,6 +121,38 @@ class SamplingReport:
             blocks.append(f"**{DATASETS[dataset].title}**, AP\n\n{table}")
             blocks.append(self._seeds_so_far(experiment, dataset))
         return "\n\n".join([*blocks, self._made_by_runs(name, experiment.datasets)])
+
+    def hard_by_iou(self, name: str, recipe: str) -> str:
+        """
+        Where the RoIs lie that are hard for the detectors of a recipe, by their IoU with an object:
+        how many an image, as the mean over the seeds.
+        """
+        bounds = [f"{x:g}"[1:] for x in BANDS]
+        headers = [
+            f"below {bounds[0]}",
+            *(f"{low} to {high}" for low, high in pairwise(bounds)),
+            f"{bounds[-1]} and more",
+        ]
+        rows = []
+        for dataset in _experiment(name).datasets:
+            for which, title in (("all", "all RoIs"), ("hard", "the hardest, after NMS")):
+                counts = self._by_iou(name, dataset, recipe, which)
+                if counts:
+                    cells = [f"{fmean(x):.1f}" for x in zip(*counts, strict=True)]
+                    rows.append([f"{DATASETS[dataset].title}, {title}", *cells])
+        return make_table(["IoU", *headers], rows) if rows else NOT_YET
+
+    def border_share(self, name: str, dataset: str, recipe: str, which: str) -> float:
+        """
+        The share of all RoIs, or of the "hard" ones, whose IoU is within .1 of the foreground's
+        threshold: the bands on both sides of the middle of BANDS. NaN without a result.
+        """
+        counts = self._by_iou(name, dataset, recipe, which)
+        return fmean(sum(x[2:4]) / sum(x) for x in counts) if counts else math.nan
+
+    def _by_iou(self, name: str, dataset: str, recipe: str, which: str) -> list[list[float]]:
+        results = self._results(name, dataset, recipe).values()
+        return [x.hard_by_iou[which] for x in results if x.hard_by_iou]
 
     def options(self, name: str) -> str:
         """

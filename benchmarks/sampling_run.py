@@ -16,6 +16,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser
 from detectron2.modeling import build_model
+from kept_rois import hard_by_iou
 from provenance import provenance
 from sampling_experiments import CONFIGS, DATASETS, RECIPES, Run, num_iterations, register
 
@@ -25,7 +26,7 @@ from ohem_d2.evaluation import build_mean_roi_loss_loader, mean_roi_loss
 from ohem_d2.utils import read_metrics, write_json
 
 NUM_CHECKPOINTS = 4
-NUM_LOSS_IMAGES = 60  # training images that the mean loss over all RoIs is measured on
+NUM_LOOK_IMAGES = 60  # training images whose RoIs are looked at
 
 # What is kept of metrics.json, and its name in result.json.
 CURVES = {
@@ -54,25 +55,28 @@ def train_and_evaluate(config_file: str, options: Mapping[str, Any]) -> bool:
     return True
 
 
-def mean_roi_losses(cfg: CfgNode, folder: Path) -> list[tuple[int, float]]:
+def look_at_rois(cfg: CfgNode, folder: Path) -> dict[str, Any]:
     """
     Args:
         cfg (CfgNode): says which loss is measured, and on which images.
         folder (Path): OUTPUT_DIR of the run.
 
     Returns:
-        list[tuple[int, float]]: for each checkpoint the number of iterations behind it, and the
-        mean loss over all RoIs of the first training images.
+        dict: "mean_roi_loss", for each checkpoint the number of iterations behind it and the mean
+        loss over all RoIs of the first training images; and "hard_by_iou", of the last checkpoint.
     """
     model = build_model(cfg)
     loader = build_mean_roi_loss_loader(cfg, cfg.DATASETS.TRAIN[0])
-    inputs = list(islice(loader, NUM_LOSS_IMAGES))
-    losses = []
+    inputs = list(islice(loader, NUM_LOOK_IMAGES))
+    losses: list[tuple[int, float]] = []
     for file in sorted(folder.glob("model_*[0-9].pth")):
         DetectionCheckpointer(model).load(str(file))
         iterations = int(file.stem.removeprefix("model_")) + 1
         losses.append((iterations, mean_roi_loss(model, inputs)))
-    return losses
+    batch_size = cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
+    # A run may diverge before its first checkpoint.
+    by_iou = hard_by_iou(model, inputs, batch_size) if losses else None
+    return {"mean_roi_loss": losses, "hard_by_iou": by_iou}
 
 
 def summarize(metrics: list[dict[str, float]], iterations: int, finished: bool) -> dict[str, Any]:
@@ -139,7 +143,7 @@ def main() -> None:
         "options": {**dataset.options, **recipe.options},
         "iterations": iterations,
         **summarize(read_metrics(args.output), iterations, finished),
-        "mean_roi_loss": mean_roi_losses(cfg, args.output),
+        **look_at_rois(cfg, args.output),
         **provenance(),
     }
     write_json(args.output / "result.json", result)

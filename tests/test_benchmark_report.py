@@ -512,7 +512,7 @@ def refused(tmp_path, make_page, message):
         ({"AP": None}, "cannot be read: AP is None, AP50 is 20.0 and diverged_at is None"),
         ({"AP": float("nan")}, "cannot be read: AP is nan"),
         ({"diverged_at": 3}, "cannot be read: AP is 10.0, AP50 is 20.0 and diverged_at is 3"),
-        ({"recipe": "ours"}, "cannot be read: it was made with MODEL.ANCHOR_GENERATOR.SIZES None"),
+        ({"recipe": "ours"}, "cannot be read: it was made with {}, and they are {"),
         ({"curves": {"iteration": [1], "num_fg": [], "num_bg": []}}, "cannot be read: zip"),
         ({"mean_roi_loss": [1]}, "cannot be read: "),
     ],

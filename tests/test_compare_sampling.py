@@ -12,15 +12,21 @@ import pytest
 import sampling_experiments
 import sampling_run
 import torch
+import torchvision
 from conftest import use_clutter
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import ROI_HEADS_REGISTRY, build_model
 from detectron2.utils.env import seed_all_rng
+from kept_rois import hard_by_iou
 from sampling_experiments import CONFIGS, DATASETS, EXPERIMENTS, RECIPES, Recipe, Run
+from test_hard_roi_selection import select_slowly
 
 from ohem_d2.data import build_train_loader
 from ohem_d2.data.datasets.clutter import generate_clutter
 from ohem_d2.engine import load_config
+from ohem_d2.evaluation import build_mean_roi_loss_loader
+from ohem_d2.evaluation.mean_roi_loss import features_and_rois
+from ohem_d2.modeling.roi_heads import read_only_roi_losses
 
 SMALL = {"SOLVER.MAX_ITER": 4, "SOLVER.STEPS": (), "INPUT.MIN_SIZE_TRAIN": (64,), "VIS_PERIOD": 0}
 
@@ -115,9 +121,32 @@ def test_a_run(clutter, monkeypatch, tmp_path):
     assert result["diverged_at"] is None
     assert [iteration for iteration, _ in result["mean_roi_loss"]] == [1, 2, 3, 4]
     assert all(loss > 0 for _, loss in result["mean_roi_loss"])
+    assert len(result["hard_by_iou"]["all"]) == len(result["hard_by_iou"]["hard"]) == 5
     assert result["curves"]["iteration"] == [3]
     assert len(result["curves"]["num_fg"]) == 1
     assert {"commit", "machine", "torch", "detectron2", "date"} <= set(result)
+
+
+def test_the_hard_rois_are_counted_by_their_iou(clutter):
+    cfg = config("clutter", "stock")
+    model = build_model(cfg)
+    inputs = list(build_mean_roi_loss_loader(cfg, "clutter_voc_test"))
+    counts = hard_by_iou(model, inputs, 20)
+
+    expected = {"all": [0] * 5, "hard": [0] * 5}
+    model.eval()
+    for batch in inputs:
+        features, [rois] = features_and_rois(model, batch)
+        losses = read_only_roi_losses(model.roi_heads, features, [rois])
+        boxes = rois.proposal_boxes.tensor
+        ious = torchvision.ops.box_iou(boxes, batch[0]["instances"].gt_boxes.tensor).amax(dim=1)
+        loss = (losses["loss_cls"] + losses["loss_box_reg"]).numpy()
+        hard = select_slowly(boxes.double().numpy(), loss, None, 20, 0.7, False, None)
+        for name, kept in (("all", range(len(rois))), ("hard", hard)):
+            for i in kept:
+                expected[name][sum(ious[i] >= x for x in (0.1, 0.4, 0.5, 0.6))] += 1 / len(inputs)
+    for name in expected:
+        assert counts[name] == pytest.approx(expected[name])
 
 
 def test_a_run_that_diverges_is_a_result(clutter, monkeypatch, tmp_path):
