@@ -12,6 +12,8 @@
 # make bench WEIGHTS=model_final.pth: what all this costs in time, in tables. It takes CONFIG and
 #            OPTS as well, and CONFIG is the demo's by default
 #
+# make results: docs/results.md and its pictures again, of what is in benchmarks/results/
+#
 # Each sets up .venv/ if needed. Settings:
 #   PYTHON=python3.12     the Python that .venv/ is made with, 3.10 or newer
 #   DETECTRON2=REQUIREMENT the detectron2 to use instead of the package index's: whatever pip
@@ -22,7 +24,7 @@ DETECTRON2 ?=
 
 OUTPUT ?= output/ablation
 
-.PHONY: demo test zoo lint ablation bench setup
+.PHONY: demo test zoo lint ablation bench results setup
 
 demo: setup
 	@# -W ignore: PyTorch warns of what detectron2 0.5 uses.
@@ -48,6 +50,9 @@ ablation: given-WEIGHTS given-CONFIG setup
 bench: given-WEIGHTS setup
 	@.venv/bin/python -W ignore benchmarks/test_time.py --weights "$(WEIGHTS)" \
 		$(if $(CONFIG),--config-file "$(CONFIG)") $(foreach x,$(OPTS),'$(x)')
+
+results: setup
+	@.venv/bin/python -W ignore benchmarks/report.py
 
 given-%:
 	@test -n "$($*)" || { echo "$* is missing: give $*=..., see the top of the Makefile." >&2; exit 1; }

@@ -87,6 +87,7 @@ class Lab:
         Raises:
             LabError: if one fails, after those that are under way have ended.
         """
+        self.results.mkdir(parents=True, exist_ok=True)
         iterations = {run: num_iterations(run) for run in runs}
         with (
             ThreadPoolExecutor(self.jobs) as pool,

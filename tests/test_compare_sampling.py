@@ -180,7 +180,6 @@ def lab(monkeypatch, tmp_path):
     monkeypatch.setattr(compare_sampling.subprocess, "run", finish)
     monkeypatch.setitem(RECIPES, "fails", RECIPES["stock"])
     results = tmp_path / "results"
-    results.mkdir()
     return compare_sampling.Lab(tmp_path, tmp_path / "w.pth", tmp_path / "output", results, 2)
 
 
