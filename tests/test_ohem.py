@@ -31,7 +31,7 @@ from torch import nn
 
 from ohem_d2 import OHEMMixin, OHEMROIHeads
 from ohem_d2.modeling.roi_heads import read_only_roi_losses, roi_losses
-from ohem_d2.modeling.roi_heads.roi_forward import box_head
+from ohem_d2.modeling.roi_heads.roi_forward import box_head, box_predictors
 
 OBJECTS, PROPOSALS = (3, 0, 2), (40, 25, 30)
 
@@ -228,6 +228,42 @@ def test_the_hardest_background_is_added_to_sampled_foreground(family):
             expected = [i for i in order if not is_fg[i]][: 16 - num_fg]
             assert inds[num_fg:].tolist() == expected
     assert draws[0].tolist() != draws[1].tolist()
+
+
+def test_background_that_looks_like_an_object_is_left_out():
+    heads = build_heads(heads_config(MODEL__OHEM__MAX_BG_SCORE=0.9))
+    targets = make_targets([1])
+    [rois] = heads.label_proposals(make_proposals(targets, [30]), targets)
+    # Apart from each other, so that NMS removes none.
+    rois.proposal_boxes = Boxes(torch.tensor([[9.0 * i, 0, 9.0 * i + 8, 8] for i in range(31)]))
+    rois.gt_classes = torch.full((31,), NUM_CLASSES)
+    rois.gt_classes[:2] = 1
+    losses = {
+        "loss_cls": torch.arange(31.0).flip(0),  # by index, the hardest first
+        "loss_box_reg": torch.zeros(31),
+        "fg_score": torch.zeros(31),
+    }
+    losses["fg_score"][[0, 2, 5]] = torch.tensor([0.95, 0.91, 0.90])
+    with EventStorage() as storage:
+        [hard] = heads.select_hard_rois([rois], losses)
+    # Number 0 is foreground, 2 is above the threshold, 5 is not; 16 are kept.
+    assert hard.tolist() == [0, 1, *range(3, 17)]
+    assert storage.latest()["ohem/num_left_out"][0] == 1
+    assert storage.latest()["ohem/nms_removed"][0] == 0
+
+
+@families
+def test_the_score_of_the_likeliest_class(family):
+    heads = build_heads(heads_config(**FAMILIES[family]))
+    features, proposals, targets = make_inputs()
+    rois = heads.label_proposals(proposals, targets)
+    predictor = box_predictors(heads)[0]
+    logits = []
+    predictor.cls_score.register_forward_hook(lambda _m, _in, out: logits.append(out))
+    scores = heads._read_only_roi_losses(features, rois)["fg_score"]
+    expected = np.exp(torch.cat(logits).double().numpy())
+    expected = expected[:, :NUM_CLASSES].max(axis=1) / expected.sum(axis=1)
+    np.testing.assert_allclose(scores.numpy(), expected, rtol=1e-5)
 
 
 @families
@@ -568,7 +604,11 @@ def test_what_is_logged():
     heads = build_heads(heads_config(MODEL__OHEM__NMS_THRESH=0.3))
     features, proposals, targets = make_inputs()
     labeled = heads.label_proposals(proposals, targets)
-    losses = sum(read_only_roi_losses(heads, features, labeled).values())
+
+    def mean_loss(rois):
+        losses = read_only_roi_losses(heads, features, rois)
+        return (losses["loss_cls"] + losses["loss_box_reg"]).mean().item()
+
     rois, _, scalars = train_step(heads, features, proposals, targets)
 
     def count_fg(instances):
@@ -582,10 +622,8 @@ def test_what_is_logged():
         "ohem/num_kept": num_kept / 3,
         "roi_head/num_fg_samples": count_fg(rois) / 3,
         "roi_head/num_bg_samples": (num_kept - count_fg(rois)) / 3,
-        "ohem/mean_loss": losses.mean().item(),
-        "ohem/mean_loss_kept": (sum(read_only_roi_losses(heads, features, rois).values()))
-        .mean()
-        .item(),
+        "ohem/mean_loss": mean_loss(labeled),
+        "ohem/mean_loss_kept": mean_loss(rois),
     }
     for name, value in expected.items():
         assert scalars[name] == pytest.approx(value), name
@@ -635,6 +673,7 @@ def test_defaults_are_those_of_the_paper():
         ("MODEL.OHEM.BOX_LOSS_WEIGHT", float("inf"), "a number that is not negative"),
         ("MODEL.OHEM.MINING_BATCH_SIZE", -1, "a whole number that is not negative"),
         ("MODEL.OHEM.WARMUP_ITERS", -1, "a whole number that is not negative"),
+        ("MODEL.OHEM.MAX_BG_SCORE", 1.5, "from 0 to 1"),
         ("MODEL.OHEM.FOREGROUND", "all", "'mined' or 'sampled'"),
         ("MODEL.OHEM.MASK_KEYPOINT_ROIS", "all", "'mined' or 'sampled'"),
         ("MODEL.ROI_HEADS.IGNORE_IOA_THRESH", 1.1, "from 0 to 1"),

@@ -69,6 +69,7 @@ class OHEMMixin(IgnoreRegionsMixin):
         ohem_positive_fraction: Optional[float] = None,
         ohem_foreground: str = "mined",
         ohem_warmup_iters: int = 0,
+        ohem_max_bg_score: float = 1.0,
         ohem_cls_loss_weight: float = 1.0,
         ohem_box_loss_weight: float = 1.0,
         ohem_mining_batch_size: int = 0,
@@ -87,6 +88,8 @@ class OHEMMixin(IgnoreRegionsMixin):
                 `batch_size_per_image * positive_fraction` RoIs an image, which the hardest
                 background adds up to a batch.
             ohem_warmup_iters (int): for how many iterations all RoIs are sampled at random.
+            ohem_max_bg_score (float): background is left out if the score of a class is higher
+                than this, because it may be an object without a box. 1 leaves out none.
             ohem_cls_loss_weight, ohem_box_loss_weight (float): weights of the two losses in the
                 ranking, on top of the weights that the predictor gives them in training.
             ohem_mining_batch_size (int): how many RoIs to forward at a time in the read-only pass.
@@ -117,6 +120,9 @@ class OHEMMixin(IgnoreRegionsMixin):
                 "'sampled': set MODEL.ROI_HEADS.POSITIVE_FRACTION instead."
             )
         _check_count("WARMUP_ITERS", ohem_warmup_iters)
+        _check(
+            "MAX_BG_SCORE", ohem_max_bg_score, _is_number(ohem_max_bg_score, 0, 1), "from 0 to 1"
+        )
         for name, weight in [
             ("CLS_LOSS_WEIGHT", ohem_cls_loss_weight),
             ("BOX_LOSS_WEIGHT", ohem_box_loss_weight),
@@ -153,6 +159,7 @@ class OHEMMixin(IgnoreRegionsMixin):
         self.ohem_positive_fraction = ohem_positive_fraction
         self.ohem_foreground = ohem_foreground
         self.ohem_warmup_iters = ohem_warmup_iters
+        self.ohem_max_bg_score = ohem_max_bg_score
         self.ohem_cls_loss_weight = ohem_cls_loss_weight
         self.ohem_box_loss_weight = ohem_box_loss_weight
         self.ohem_mining_batch_size = ohem_mining_batch_size
@@ -168,6 +175,7 @@ class OHEMMixin(IgnoreRegionsMixin):
         ret["ohem_positive_fraction"]     = cfg.MODEL.OHEM.POSITIVE_FRACTION
         ret["ohem_foreground"]            = cfg.MODEL.OHEM.FOREGROUND
         ret["ohem_warmup_iters"]          = cfg.MODEL.OHEM.WARMUP_ITERS
+        ret["ohem_max_bg_score"]          = cfg.MODEL.OHEM.MAX_BG_SCORE
         ret["ohem_cls_loss_weight"]       = cfg.MODEL.OHEM.CLS_LOSS_WEIGHT
         ret["ohem_box_loss_weight"]       = cfg.MODEL.OHEM.BOX_LOSS_WEIGHT
         ret["ohem_mining_batch_size"]     = cfg.MODEL.OHEM.MINING_BATCH_SIZE
@@ -273,8 +281,8 @@ class OHEMMixin(IgnoreRegionsMixin):
 
         Args:
             proposals (list[Instances]): the labeled RoIs from :meth:`label_proposals`.
-            losses (dict[str, Tensor]): "loss_cls" and "loss_box_reg" of shape (R,), of the RoIs of
-                all images in their order.
+            losses (dict[str, Tensor]): "loss_cls", "loss_box_reg" and "fg_score" of shape (R,), of
+                the RoIs of all images in their order, from :func:`read_only_roi_losses`.
 
         Returns:
             list[Tensor]: for each image, the indices of the RoIs to train on, the hardest first
@@ -300,13 +308,24 @@ class OHEMMixin(IgnoreRegionsMixin):
                 proposals, ranking.split(num_per_image), strict=True
             )
         ]
+        num_survivors = sum(map(len, survivors))
         gt_classes = [x.gt_classes for x in proposals]
+        if self.ohem_max_bg_score < 1:
+            # After NMS, in which they have removed those around them on the same object.
+            survivors = [
+                inds[(labels[inds] != self.num_classes) | (scores[inds] <= self.ohem_max_bg_score)]
+                for inds, labels, scores in zip(
+                    survivors, gt_classes, losses["fg_score"].split(num_per_image), strict=True
+                )
+            ]
+        num_left_out = num_survivors - sum(map(len, survivors))
+        get_event_storage().put_scalar("ohem/num_left_out", num_left_out / len(proposals))
         hard = [self._choose(*x) for x in zip(survivors, gt_classes, strict=True)]
 
         totals = total.split(num_per_image)
         kept_losses = torch.cat([x[inds] for x, inds in zip(totals, hard, strict=True)])
         kept_classes = [x[inds] for x, inds in zip(gt_classes, hard, strict=True)]
-        self._log_mining(proposals, total, kept_classes, kept_losses, sum(map(len, survivors)))
+        self._log_mining(proposals, total, kept_classes, kept_losses, num_survivors)
         return hard
 
     def _choose(self, survivors: Tensor, gt_classes: Tensor) -> Tensor:
