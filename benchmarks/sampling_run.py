@@ -118,6 +118,7 @@ def main() -> None:
     parser.add_argument("seed", type=int)
     args = parser.parse_args()
 
+    origin = provenance()  # before files are edited while it runs
     run = Run(args.dataset, args.recipe, args.seed)
     dataset, recipe = DATASETS[run.dataset], RECIPES[run.recipe]
     names = register(run.dataset, args.data)
@@ -144,7 +145,7 @@ def main() -> None:
         "iterations": iterations,
         **summarize(read_metrics(args.output), iterations, finished),
         **look_at_rois(cfg, args.output),
-        **provenance(),
+        **origin,
     }
     write_json(args.output / "result.json", result)
 
