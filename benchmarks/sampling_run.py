@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from statistics import median
+from statistics import fmean
 from typing import Any
 
 from detectron2.checkpoint import DetectionCheckpointer
@@ -88,12 +88,13 @@ def summarize(metrics: list[dict[str, float]], iterations: int, finished: bool) 
 
     Returns:
         dict: "AP" and "AP50" in percent or, if it did not finish, "diverged_at", the iteration;
-        how long training took; and its curves. The time is that of the median iteration: those in
-        which the machine did something else do not count.
+        how long training took; and its curves. The time is that of the iterations that are
+        logged, each the median of the 20 before it: others, in which the machine did something
+        else, do not count.
     """
     lines = [x for x in metrics if "total_loss" in x]
     # The first iterations have no time, so a run that diverges at once has none.
-    seconds = median([x["time"] for x in lines if "time" in x] or [math.nan])
+    seconds = fmean([x["time"] for x in lines if "time" in x] or [math.nan])
     scores = metrics[-1] if finished else {}
     return {
         "AP": scores.get("bbox/AP"),

@@ -282,16 +282,29 @@ def test_rois_are_sampled_at_random_until_the_end_of_the_warm_up(family):
         if iteration >= 2:
             assert all(torch.equal(x, y) for x, y in zip(hard, expected, strict=True))
             continue
+        kept_fgs, kept_bgs = [], []
         for rois, inds in zip(labeled, hard, strict=True):
             num_fg = int((rois.gt_classes != NUM_CLASSES).sum())
-            kept_fg = int((rois.gt_classes[inds] != NUM_CLASSES).sum())
-            assert kept_fg == min(num_fg, 4)
-            assert len(inds.unique()) == len(inds) == min(16, kept_fg + len(rois) - num_fg)
+            kept_fgs.append(int((rois.gt_classes[inds] != NUM_CLASSES).sum()))
+            kept_bgs.append(len(inds) - kept_fgs[-1])
+            assert kept_fgs[-1] == min(num_fg, 4)
+            assert len(inds.unique()) == len(inds)
+            assert kept_bgs[-1] == min(16 - kept_fgs[-1], len(rois) - num_fg)
         assert not torch.equal(hard[0].sort().values, expected[0].sort().values)
-        # All that is logged of mining is, so that both can be compared.
-        assert storage.latest()["ohem/mean_loss"][0] == pytest.approx(
-            float(losses["loss_cls"].mean() + losses["loss_box_reg"].mean())
-        )
+        logged = storage.latest()
+        for name, kept in (("fg", kept_fgs), ("bg", kept_bgs)):
+            assert logged[f"roi_head/num_{name}_samples"][0] == pytest.approx(sum(kept) / 3)
+
+
+@families
+def test_a_warm_up_trains_without_a_read_only_pass(family):
+    heads = build_heads(heads_config(**FAMILIES[family], MODEL__OHEM__WARMUP_ITERS=1))
+    modes = []
+    box_head(heads).register_forward_hook(lambda *_: modes.append(torch.is_grad_enabled()))
+    train_step(heads, *make_inputs())
+    # The later stages of a cascade need what the first predicts on all of its RoIs.
+    assert modes == ([False, True] if family == "CascadeROIHeads" else [True])
+    assert all(p.grad is not None for p in heads.parameters())
 
 
 @has_sigmoid_loss

@@ -256,9 +256,12 @@ class OHEMMixin(IgnoreRegionsMixin):
         Returns:
             list[Instances]: for each image the RoIs to train on, the hardest first.
         """
-        losses = self._read_only_roi_losses(features, proposals)
+        losses = {} if self._warms_up() else self._read_only_roi_losses(features, proposals)
         hard = self.select_hard_rois(proposals, losses)
         return [p[inds] for p, inds in zip(proposals, hard, strict=True)]
+
+    def _warms_up(self) -> bool:
+        return get_event_storage().iter < self.ohem_warmup_iters
 
     def _read_only_roi_losses(
         self, features: dict[str, Tensor], proposals: list[Instances], stage: int = 0
@@ -282,12 +285,16 @@ class OHEMMixin(IgnoreRegionsMixin):
         Args:
             proposals (list[Instances]): the labeled RoIs from :meth:`label_proposals`.
             losses (dict[str, Tensor]): "loss_cls", "loss_box_reg" and "fg_score" of shape (R,), of
-                the RoIs of all images in their order, from :func:`read_only_roi_losses`.
+                the RoIs of all images in their order, from :func:`read_only_roi_losses`. Not used
+                in the warm-up.
 
         Returns:
             list[Tensor]: for each image, the indices of the RoIs to train on, the hardest first
             where they are mined.
         """
+        if self._warms_up():
+            return self._sample_rois(proposals)
+
         # What is ranked by may be weighted. What is logged is the loss that is trained on.
         ranking = (
             self.ohem_cls_loss_weight * losses["loss_cls"]
@@ -318,8 +325,8 @@ class OHEMMixin(IgnoreRegionsMixin):
                     survivors, gt_classes, losses["fg_score"].split(num_per_image), strict=True
                 )
             ]
-        num_left_out = num_survivors - sum(map(len, survivors))
-        get_event_storage().put_scalar("ohem/num_left_out", num_left_out / len(proposals))
+            num_left_out = num_survivors - sum(map(len, survivors))
+            get_event_storage().put_scalar("ohem/num_left_out", num_left_out / len(proposals))
         hard = [self._choose(*x) for x in zip(survivors, gt_classes, strict=True)]
 
         totals = total.split(num_per_image)
@@ -337,8 +344,7 @@ class OHEMMixin(IgnoreRegionsMixin):
         Returns:
             Tensor: indices of the RoIs to train on.
         """
-        warms_up = get_event_storage().iter < self.ohem_warmup_iters
-        if not warms_up and self.ohem_foreground == "mined":
+        if self.ohem_foreground == "mined":
             return take_hardest(
                 survivors,
                 gt_classes,
@@ -346,13 +352,33 @@ class OHEMMixin(IgnoreRegionsMixin):
                 self.num_classes,
                 self.ohem_positive_fraction,
             )
-        fg_inds, bg_inds = subsample_labels(
+        fg_inds, _ = self._subsample(gt_classes)
+        num_bg = self.batch_size_per_image - len(fg_inds)
+        bg_inds = take_hardest(survivors, gt_classes, num_bg, self.num_classes, 0.0)
+        return torch.cat([fg_inds, bg_inds])
+
+    def _sample_rois(self, proposals: list[Instances]) -> list[Tensor]:
+        """
+        Sample as detectron2 does, and log how much foreground that gives.
+
+        Returns:
+            list[Tensor]: for each image, the indices of the RoIs to train on.
+        """
+        sampled = [self._subsample(x.gt_classes) for x in proposals]
+        storage = get_event_storage()
+        for name, inds in zip(("fg", "bg"), zip(*sampled, strict=True), strict=True):
+            count = sum(map(len, inds)) / len(proposals)
+            storage.put_scalar(f"roi_head/num_{name}_samples", count)
+        return [torch.cat(x) for x in sampled]
+
+    def _subsample(self, gt_classes: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Returns:
+            indices of foreground and of background, at random as detectron2 samples them.
+        """
+        return subsample_labels(
             gt_classes, self.batch_size_per_image, self.positive_fraction, self.num_classes
         )
-        if not warms_up:
-            num_bg = self.batch_size_per_image - len(fg_inds)
-            bg_inds = take_hardest(survivors, gt_classes, num_bg, self.num_classes, 0.0)
-        return torch.cat([fg_inds, bg_inds])
 
     @torch.no_grad()
     def label_and_sample_proposals(
@@ -391,12 +417,7 @@ class OHEMMixin(IgnoreRegionsMixin):
             return mined
         proposals = []
         for mined_per_image, labeled_per_image in zip(mined, labeled, strict=True):
-            fg_inds, _ = subsample_labels(
-                labeled_per_image.gt_classes,
-                self.batch_size_per_image,
-                self.positive_fraction,
-                self.num_classes,
-            )
+            fg_inds, _ = self._subsample(labeled_per_image.gt_classes)
             both = Instances.cat([mined_per_image, labeled_per_image[fg_inds]])
             both.is_mined = torch.arange(len(both), device=fg_inds.device) < len(mined_per_image)
             proposals.append(both)
