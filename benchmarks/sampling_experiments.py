@@ -84,6 +84,14 @@ class Experiment(NamedTuple):
         return [Run(d, r, s) for s in self.seeds for d in self.datasets for r in self.recipes]
 
 
+# Half of the demo's images in a step, and as many steps as on the photographs.
+CLUTTER: Options = {
+    "SOLVER.IMS_PER_BATCH": 2,
+    "SOLVER.BASE_LR": 0.01,
+    "SOLVER.MAX_ITER": 700,
+    "SOLVER.STEPS": (525, 650),
+}
+
 DATASETS = {
     "cards": Dataset(
         "Playing cards",
@@ -102,35 +110,68 @@ DATASETS = {
         class_names=("RBC", "WBC", "Platelets"),
         source="It is github.com/Shenggan/BCCD_Dataset, 292 of its images split into 205 and 87.",
     ),
-    "clutter": Dataset("Made images", "demo/faster_rcnn_R_18.yaml", {}, pretrained=False),
+    "clutter": Dataset("Made images", "demo/faster_rcnn_R_18.yaml", CLUTTER, pretrained=False),
+    "clutter-30": Dataset(
+        "Made images, 30 % of the training boxes deleted",
+        "demo/faster_rcnn_R_18.yaml",
+        CLUTTER,
+        pretrained=False,
+        missing=0.3,
+    ),
 }
 
-HEADS = "MODEL.ROI_HEADS.NAME"
-OHEM: Options = {HEADS: "OHEMROIHeads"}
+LR = "SOLVER.BASE_LR"
+OHEM: Options = {"MODEL.ROI_HEADS.NAME": "OHEMROIHeads"}
 BACKGROUND: Options = {**OHEM, "MODEL.OHEM.FOREGROUND": "sampled"}
+LATE: Options = {"MODEL.OHEM.WARMUP_ITERS": 350}  # half of the training
 
 RECIPES = {
     "stock": Recipe("Random sampling", {}),
     "paper": Recipe("OHEM as in the paper", OHEM),
-    "background": Recipe("Mined background", BACKGROUND),
-    "late background": Recipe(
-        "Mined background, from half of the training on",
-        {**BACKGROUND, "MODEL.OHEM.WARMUP_ITERS": 350},
+    "late paper": Recipe("OHEM as in the paper, late", {**OHEM, **LATE}),
+    "background": Recipe("Background mining", BACKGROUND),
+    "late background": Recipe("Background mining, late", {**BACKGROUND, **LATE}),
+    "late background, sure": Recipe(
+        "Background mining, late, without what scores above .9",
+        {**BACKGROUND, **LATE, "MODEL.OHEM.MAX_BG_SCORE": 0.9},
     ),
 }
+# Recipes at other learning rates than the config's.
+for _name in ("stock", "paper", "late background"):
+    for _rate in (0.0025, 0.005, 0.01):
+        RECIPES[f"{_name} LR {_rate:g}"] = Recipe(
+            f"{RECIPES[_name].title}, learning rate {_rate:g}",
+            {**RECIPES[_name].options, LR: _rate},
+        )
 
 EXPERIMENTS = {
     "main": Experiment(
         "Does it help?",
-        "As many RoIs an image (32) and iterations (700) in all of them.",
+        "As many RoIs an image (32) and iterations (700) in all of them. Late: from the middle of "
+        "the training on, and at random before.",
         ("cards", "bccd"),
         ("stock", "paper", "late background"),
     ),
-    "warm-up": Experiment(
-        "Is it the warm-up?",
-        "Mining from the first iteration on, and from the middle of the training on.",
+    "parts": Experiment(
+        "What of it helps?",
+        "What is mined, and when.",
         ("cards", "bccd"),
-        ("stock", "background", "late background"),
+        ("stock", "paper", "late paper", "background", "late background"),
+        seeds=SEEDS[:1],
+    ),
+    "missing boxes": Experiment(
+        "When boxes are missing?",
+        "The test images have all of theirs. The blood cells are a real case: many of their cells "
+        "have no box.",
+        ("clutter", "clutter-30", "bccd"),
+        ("stock", "paper", "late background", "late background, sure"),
+        seeds=SEEDS[:3],
+    ),
+    "learning rates": Experiment(
+        "At which learning rates?",
+        "The learning rate of the config is 0.00125.",
+        ("cards",),
+        tuple(x for x in RECIPES if x.split(" LR ")[0] in ("stock", "paper", "late background")),
         seeds=SEEDS[:1],
     ),
 }
