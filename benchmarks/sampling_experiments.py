@@ -156,7 +156,7 @@ EXPERIMENTS = {
         "What of it helps?",
         "What is mined, and when. Late: from the middle of the training on, and at random before.",
         ("cards", "bccd"),
-        ("stock", "paper", "late paper", "background", "late background"),
+        ("stock", "background", "late background"),
         seeds=SEEDS[:1],
     ),
     "missing boxes": Experiment(

@@ -105,3 +105,11 @@ def test_configs_that_are_described_are_there():
     described |= set(re.findall(r"configs/(benchmarks/\w+\.yaml)", text))
     there = {str(x.relative_to(ROOT / "configs")) for x in (ROOT / "configs").rglob("*.yaml")}
     assert described == {x for x in there if not x.startswith("Base-")}
+
+
+def test_results_are_those_of_the_page():
+    section = README.split("## Does it help?")[1].split("\n## ")[0]
+    page = (ROOT / "docs/results.md").read_text()
+    rows = [x for x in section.splitlines() if x.startswith("|")]
+    assert len(rows) == 2 * 5  # two datasets, three recipes
+    assert all(row in page for row in rows)
