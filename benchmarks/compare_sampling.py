@@ -5,7 +5,7 @@ keep what came out in benchmarks/results/sampling_*.jsonl, one line a run. bench
 makes docs/results.md of it.
 
     python benchmarks/compare_sampling.py --data DATA --classifier squeezenet1_0.pth --jobs 2
-    python benchmarks/compare_sampling.py --data DATA --classifier squeezenet1_0.pth main ablation
+    python benchmarks/compare_sampling.py --data DATA --classifier squeezenet1_0.pth main parts
 
 It can be stopped at any time: the same command does what is left. A run that was stopped begins
 anew, because one that goes on from a checkpoint would see its images in another order.

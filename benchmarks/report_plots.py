@@ -61,11 +61,8 @@ def draw_differences(
         xlabel (str): what differs.
         panels: by title of the dataset and of the recipe.
     """
-    heights = [len(rows) for rows in panels.values()]
-    figure = Figure((WIDTH, 0.7 + sum(0.42 * n + 0.45 for n in heights)), DPI, layout="constrained")
-    axes = figure.subplots(
-        len(panels), 1, squeeze=False, sharex=True, height_ratios=[n + 0.2 for n in heights]
-    )[:, 0]
+    num_rows = [len(rows) for rows in panels.values()]
+    figure, axes = _stack(num_rows, 0.7 + sum(0.42 * n + 0.45 for n in num_rows))
     for ax, (title, rows) in zip(axes, panels.items(), strict=True):
         _finish(ax, title)
         ax.axvline(0, color="black", linewidth=1)
@@ -96,11 +93,8 @@ def draw_differences(
                 fontsize=SMALL,
                 color=color,
             )
-        ax.set_yticks(range(len(rows)), rows, fontsize=NORMAL)
-        ax.set_ylim(len(rows) - 0.5, -0.6)  # the first on top
-        ax.tick_params(axis="y", length=0)
+        _name_rows(ax, list(rows))
         ax.spines["left"].set_visible(False)
-        ax.grid(axis="y", visible=False)
     axes[-1].set_xlabel(
         f"{xlabel}\n◆ mean of the seeds, with its 95 % interval    ● a seed", fontsize=NORMAL
     )
@@ -153,13 +147,10 @@ def draw_bars(path: Path, xlabel: str, panels: Mapping[str, Sequence[Bar]]) -> N
         xlabel (str): the unit.
         panels: by title of the model.
     """
-    heights = [len(bars) for bars in panels.values()]
+    num_rows = [len(bars) for bars in panels.values()]
     names = list(dict.fromkeys(x for bars in panels.values() for bar in bars for x in bar.parts))
     colors = dict(zip(names, COLORS[-1:] + COLORS[1:-1] + COLORS[:1], strict=False))
-    figure = Figure((WIDTH, 0.9 + sum(0.34 * n + 0.4 for n in heights)), DPI, layout="constrained")
-    axes = figure.subplots(
-        len(panels), 1, squeeze=False, sharex=True, height_ratios=[n + 0.2 for n in heights]
-    )[:, 0]
+    figure, axes = _stack(num_rows, 0.9 + sum(0.34 * n + 0.4 for n in num_rows))
     for ax, (title, bars) in zip(axes, panels.items(), strict=True):
         _finish(ax, title)
         for y, bar in enumerate(bars):
@@ -177,10 +168,7 @@ def draw_bars(path: Path, xlabel: str, panels: Mapping[str, Sequence[Bar]]) -> N
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
             )
         ax.axvline(1, color="black", linewidth=1, linestyle="dotted")
-        ax.set_yticks(range(len(bars)), [bar.label for bar in bars], fontsize=NORMAL)
-        ax.set_ylim(len(bars) - 0.5, -0.6)
-        ax.tick_params(axis="y", length=0)
-        ax.grid(axis="y", visible=False)
+        _name_rows(ax, [bar.label for bar in bars])
     widest = max(sum(bar.parts.values()) for bars in panels.values() for bar in bars)
     axes[-1].set_xlim(0, 1.25 * widest)  # room for the notes
     axes[-1].set_xlabel(xlabel, fontsize=NORMAL)
@@ -193,6 +181,29 @@ def draw_bars(path: Path, xlabel: str, panels: Mapping[str, Sequence[Bar]]) -> N
         frameon=False,
     )
     _save(figure, path)
+
+
+def _stack(num_rows: Sequence[int], height: float) -> tuple[Figure, Sequence[Axes]]:
+    """
+    Panels below each other, as high as they have rows, on one x-axis.
+
+    Args:
+        height (float): of the figure, in inches.
+    """
+    figure = Figure((WIDTH, height), DPI, layout="constrained")
+    ratios = [n + 0.2 for n in num_rows]
+    axes = figure.subplots(len(num_rows), 1, squeeze=False, sharex=True, height_ratios=ratios)
+    return figure, axes[:, 0]
+
+
+def _name_rows(ax: Axes, names: Sequence[str]) -> None:
+    """
+    The first on top.
+    """
+    ax.set_yticks(range(len(names)), names, fontsize=NORMAL)
+    ax.set_ylim(len(names) - 0.5, -0.6)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="y", visible=False)
 
 
 def _label_ends(ax: Axes, lines: Sequence[Line], height: float) -> None:

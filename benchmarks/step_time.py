@@ -187,9 +187,6 @@ def time_step(network: GeneralizedRCNN, inputs: list[dict], precision: str, devi
 # Mining alone.
 
 
-# The arguments of OHEMMixin.mine_hard_rois.
-
-
 @torch.no_grad()
 def extract_features(network: GeneralizedRCNN, inputs: list[dict]) -> dict[str, Tensor]:
     return network.backbone(network.preprocess_image(inputs).tensor)

@@ -13,7 +13,7 @@ def read_metrics(folder: str | os.PathLike) -> list[dict[str, float]]:
         folder (str): the run's OUTPUT_DIR.
 
     Returns:
-        list[dict[str, float]]: the lines of metrics.json. None if it is not there.
+        list[dict[str, float]]: the lines of metrics.json. No line if it is not there.
     """
     file = Path(folder) / "metrics.json"
     if not file.exists():
