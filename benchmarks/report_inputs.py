@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 from sampling_experiments import DATASETS, RECIPES, Run
+from step_tables import StepLine
 
-__all__ = ["PROVENANCE", "ReportError", "Result", "StepLine", "look_up", "read_runs", "read_steps"]
+__all__ = ["PROVENANCE", "ReportError", "Result", "look_up", "read_runs", "read_steps"]
 
 PROVENANCE = ("commit", "machine", "torch", "detectron2", "date")
-
-StepLine = dict[str, Any]  # as benchmarks/step_time.py writes it
 
 # Lines of step_time.jsonl by kind: what differs between two of them, and what else they have.
 STEP_KEYS = {
@@ -25,7 +24,7 @@ STEP_KEYS = {
 }
 STEP_VALUES = {
     "step": (
-        *("reference", "kept", "ms", "ratio", "ratio_low", "ratio_high", "parts"),
+        *("reference", "kept", "foreground", "ms", "ratio", "ratio_low", "ratio_high", "parts"),
         *("peak_mib", "memory_ratio", "gflops", "flops_ratio"),
     ),
     "sweep": ("ms", "peak_mib"),

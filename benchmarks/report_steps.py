@@ -2,13 +2,21 @@
 What benchmarks/step_time.py measured: tables, numbers for sentences, and what the picture shows.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from measure import make_table
-from report_inputs import ReportError, StepLine, look_up
+from report_inputs import ReportError, look_up
 from report_plots import Bar
 from report_text import NOT_YET, made_by
+from step_tables import (
+    StepLine,
+    group_steps,
+    overlap_table,
+    parts_tables,
+    step_tables,
+    sweep_table,
+    targets_table,
+)
 
 __all__ = ["StepReport"]
 
@@ -26,6 +34,7 @@ class StepReport:
     def template_functions(self) -> dict[str, Callable]:
         return {
             "step_time": self.step_time,
+            "parts": self.parts,
             "step": self.step,
             "sweep": self.sweep,
             "overlap": self.overlap,
@@ -36,22 +45,13 @@ class StepReport:
         """
         The tables of training steps, one for each model and machine.
         """
-        lines = self._lines("step", where)
-        headers = ["precision", "variant", "B", "kept", "ms", "ratio (range)", "peak MiB (ratio)"]
-        headers += ["GFLOP (ratio)"]
-        blocks = []
-        for title, group in _group(lines, "{model}, {inputs}, {machine}").items():
-            rows = [
-                [
-                    *(x["precision"], x["variant"], x["B"], f"{x['kept']:.0f}"),
-                    *(f"{x['ms']:,.0f}", _ratio_cell(x)),
-                    f"{x['peak_mib']:,.0f} ({x['memory_ratio']:.2f})",
-                    f"{x['gflops']:,.0f} ({x['flops_ratio']:.2f})",
-                ]
-                for x in group
-            ]
-            blocks.append(f"**{title}**\n\n{make_table(headers, rows, num_left=2)}")
-        return "\n\n".join([*blocks, made_by(COMMAND, lines)]) if lines else NOT_YET
+        return self._tables(step_tables, where)
+
+    def parts(self, **where: Any) -> str:
+        """
+        The tables of what the parts of the steps take.
+        """
+        return self._tables(parts_tables, where)
 
     def step(self, **where: Any) -> StepLine:
         """
@@ -67,44 +67,19 @@ class StepReport:
         """
         The table of mining one image: time and memory by the number of RoIs.
         """
-        lines = self._lines("sweep", where)
-        rows = [
-            [
-                *(x["model"], x["mining_batch_size"] or "all", f"{x['R']:,}", f"{x['ms']:,.1f}"),
-                *(f"{1000 * x['ms'] / x['R']:,.1f}", f"{x['peak_mib']:,.1f}"),
-            ]
-            for x in sorted(lines, key=lambda x: (x["model"], x["mining_batch_size"], x["R"]))
-        ]
-        headers = ["model", "RoIs at a time", "R", "ms", "ms / 1,000 RoIs", "peak MiB"]
-        return _block(headers, rows, 1, made_by(COMMAND, lines))
+        return self._table(sweep_table, "sweep", where)
 
     def overlap(self, **where: Any) -> str:
         """
         The table of how many RoIs a lower precision keeps of those that float32 does.
         """
-        lines = self._lines("overlap", where)
-        rows = [
-            [x["model"], x["precision"], x["kept"], x["shared"], f"{x['shared'] / x['kept']:.1%}"]
-            for x in lines
-        ]
-        headers = ["model", "precision", "kept in float32", "in both", "share"]
-        return _block(headers, rows, 2, made_by(COMMAND, lines))
+        return self._table(overlap_table, "overlap", where)
 
     def targets(self, **where: Any) -> str:
         """
         The table of what was to be reached, and whether it was.
         """
-        lines = self._lines("target", where)
-        rows = [
-            [
-                x["name"],
-                f"at {'least' if x['at_least'] else 'most'} {x['limit']:g}",
-                *(f"{x['measured']:.3f}", "yes" if x["met"] else "**no**"),
-            ]
-            for x in lines
-        ]
-        headers = ["target", "limit", "measured", "met"]
-        return _block(headers, rows, 1, made_by(COMMAND, lines))
+        return self._table(targets_table, "target", where)
 
     def bar_panels(self, **where: Any) -> dict[str, list[Bar]]:
         """
@@ -113,10 +88,27 @@ class StepReport:
         """
         return {
             title: [_bar(x) for x in lines]
-            for title, lines in _group(
+            for title, lines in group_steps(
                 self._lines("step", where), "{model}, {precision}, {inputs}, {machine}"
             ).items()
         }
+
+    def _tables(
+        self,
+        make_tables: Callable[[list[StepLine]], dict[str, str]],
+        where: Mapping[str, Any],
+    ) -> str:
+        lines = self._lines("step", where)
+        if not lines:
+            return NOT_YET
+        blocks = [f"**{title}**\n\n{table}" for title, table in make_tables(lines).items()]
+        return "\n\n".join([*blocks, made_by(COMMAND, lines)])
+
+    def _table(
+        self, make_table: Callable[[list[StepLine]], str], kind: str, where: Mapping[str, Any]
+    ) -> str:
+        lines = self._lines(kind, where)
+        return f"{make_table(lines)}\n\n{made_by(COMMAND, lines)}" if lines else NOT_YET
 
     def _lines(self, kind: str, where: Mapping[str, Any]) -> list[StepLine]:
         lines = self._all[kind]
@@ -124,20 +116,6 @@ class StepReport:
             for line in lines:
                 look_up(line, key, f"{kind} of step_time.jsonl: key")
         return [x for x in lines if all(x[k] == v for k, v in where.items())]
-
-
-def _group(lines: Iterable[dict[str, Any]], title: str) -> dict[str, list[StepLine]]:
-    """
-    Args:
-        title (str): with the keys by whose values they are grouped, and {inputs}: those of the
-            images.
-    """
-    groups: dict[str, list[StepLine]] = {}
-    for line in lines:
-        plural = "" if line["images"] == 1 else "s"
-        inputs = f"{line['images']} image{plural} of {line['size']}, R = {line['R']}"
-        groups.setdefault(title.format(**line, inputs=inputs), []).append(line)
-    return groups
 
 
 def _bar(line: StepLine) -> Bar:
@@ -148,13 +126,3 @@ def _bar(line: StepLine) -> Bar:
         f"{line['ratio']:.2f} ({line['ms']:,.0f} ms)",
         {part: scale * ms for part, ms in line["parts"].items()},
     )
-
-
-def _ratio_cell(line: StepLine) -> str:
-    if line["reference"]:
-        return "1"
-    return f"{line['ratio']:.2f} ({line['ratio_low']:.2f} to {line['ratio_high']:.2f})"
-
-
-def _block(headers: list[str], rows: list[list[Any]], num_left: int, footer: str) -> str:
-    return f"{make_table(headers, rows, num_left)}\n\n{footer}" if rows else NOT_YET

@@ -20,13 +20,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.structures import Instances
 from detectron2.utils.events import EventStorage
-from measure import make_table, measure, peak_memory, synchronize
+from measure import measure, peak_memory, synchronize
 from provenance import provenance
 from step_models import (
     HALF,
@@ -46,6 +46,14 @@ from step_parts import (
     time_parts,
     train_step,
 )
+from step_tables import (
+    StepLine,
+    overlap_table,
+    parts_tables,
+    step_tables,
+    sweep_table,
+    targets_table,
+)
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
@@ -63,8 +71,6 @@ MIN_LOSS_LAYER_RATIO = 2.0
 SWEEP_ROIS = (500, 1000, 2000, 4000, 8000)
 SWEEP_BATCH_SIZES = (0, 500)
 
-Line = dict[str, Any]  # of the output
-
 
 def measure_steps(
     name: str,
@@ -75,13 +81,13 @@ def measure_steps(
     repeats: int,
     device: str,
     bar: tqdm,
-) -> list[Line]:
+) -> list[StepLine]:
     """
     Args:
         networks: see :func:`build_variants`.
 
     Returns:
-        list[Line]: for each variant, what its step takes.
+        list[StepLine]: for each variant, what its step takes.
     """
     resources = {}
     for variant, network in networks.items():
@@ -199,10 +205,10 @@ def label_rois(network: GeneralizedRCNN, inputs: list[dict], device: str) -> lis
 
 def measure_sweep(
     name: str, model: Model, network: GeneralizedRCNN, repeats: int, device: str
-) -> list[Line]:
+) -> list[StepLine]:
     """
     Returns:
-        list[Line]: what mining takes on one image, in float32, by the number of RoIs.
+        list[StepLine]: what mining takes on one image, in float32, by the number of RoIs.
     """
     heads = network.roi_heads
     features = extract_features(network, make_inputs(model, 1))
@@ -233,11 +239,11 @@ def measure_sweep(
 
 def measure_overlap(
     name: str, networks: dict[str, GeneralizedRCNN], inputs: list[dict], device: str
-) -> Line:
+) -> StepLine:
     """
     Returns:
-        Line: how many RoIs mining keeps, and how many of these in half precision as well. Weights
-        are random: of trained ones, losses lie farther apart.
+        StepLine: how many RoIs mining keeps, and how many of these in half precision as well.
+        Weights are random: of trained ones, losses lie farther apart.
     """
     features = extract_features(networks[OHEM], inputs)
     rois = label_rois(networks[OHEM], inputs, device)
@@ -262,18 +268,20 @@ def measure_overlap(
 # Targets.
 
 
-def check_targets(lines: Sequence[Line]) -> list[Line]:
+def check_targets(lines: Sequence[StepLine]) -> list[StepLine]:
     """
     Args:
         lines: of the kind "step".
 
     Returns:
-        list[Line]: a line of the kind "target" for each that concerns them.
+        list[StepLine]: a line of the kind "target" for each that concerns them.
     """
     by_variant = {(x["model"], x["precision"], x["variant"]): x for x in lines}
     targets = []
 
-    def add(name: str, line: Line, measured: float, limit: float, at_least: bool = False) -> None:
+    def add(
+        name: str, line: StepLine, measured: float, limit: float, at_least: bool = False
+    ) -> None:
         targets.append(
             {
                 "kind": "target",
@@ -304,7 +312,7 @@ def check_targets(lines: Sequence[Line]) -> list[Line]:
     return targets
 
 
-def heads_time(line: Line) -> float:
+def heads_time(line: StepLine) -> float:
     """
     Returns:
         float: milliseconds of the RoI heads, forward and backward, without what all variants share.
@@ -312,10 +320,7 @@ def heads_time(line: Line) -> float:
     return sum(line["parts"][x] for x in HEADS_PARTS)
 
 
-# Tables.
-
-
-def make_tables(lines: Sequence[Line]) -> str:
+def make_tables(lines: Sequence[StepLine]) -> str:
     """
     Returns:
         str: all of the output, in Markdown.
@@ -323,93 +328,26 @@ def make_tables(lines: Sequence[Line]) -> str:
     steps, sweeps, overlaps, targets = (
         [x for x in lines if x["kind"] == kind] for kind in ("step", "sweep", "overlap", "target")
     )
-    missed = [x["name"] for x in targets if not x["met"]]
-    tables = [
-        "A training step. Ratios are to the first variant: the median, and the range.",
-        steps_table(steps),
-        "Its parts, in ms and as shares of the step.",
-        parts_table(steps),
-    ]
+    parts = parts_tables(steps)
+    blocks = []
+    for title, table in step_tables(steps).items():
+        blocks += [title, table, "Its parts, in ms and as shares of the step.", parts[title]]
     if sweeps:
-        tables += ["Mining one image, by the number of RoIs.", sweep_table(sweeps)]
+        blocks += ["Mining one image, by the number of RoIs.", sweep_table(sweeps)]
     if overlaps:
-        tables += ["RoIs that mining in half precision keeps as well.", overlap_table(overlaps)]
-    tables += ["Targets.", targets_table(targets)]
-    tables += [f"Missed: {'; '.join(missed) or 'none'}."]
-    return "\n\n".join(tables) + "\n"
+        blocks += ["RoIs that mining in half precision keeps as well.", overlap_table(overlaps)]
+    blocks += ["Targets.", targets_table(targets)]
+    missed = [x["name"] for x in targets if not x["met"]]
+    return "\n\n".join([*blocks, f"Missed: {'; '.join(missed) or 'none'}."]) + "\n"
 
 
-def steps_table(lines: Sequence[Line]) -> str:
-    headers = ["model", "variant", "precision", "images", "size", "R", "B", "kept", "foreground"]
-    headers += ["ms", "ratio", "range", "GFLOP", "ratio", "peak MiB", "ratio"]
-    rows = [
-        [
-            *(x[k] for k in ("model", "variant", "precision", "images", "size", "R", "B")),
-            f"{x['kept']:.0f}",
-            f"{x['foreground']:.0f}",
-            f"{x['ms']:,.0f}",
-            f"{x['ratio']:.2f}",
-            f"{x['ratio_low']:.2f} to {x['ratio_high']:.2f}",
-            f"{x['gflops']:,.0f}",
-            f"{x['flops_ratio']:.2f}",
-            f"{x['peak_mib']:,.0f}",
-            f"{x['memory_ratio']:.2f}",
-        ]
-        for x in lines
-    ]
-    return make_table(headers, rows, num_left=3)
-
-
-def parts_table(lines: Sequence[Line]) -> str:
-    rows = []
-    for x in lines:
-        total = sum(x["parts"].values())
-        cells = [f"{ms:,.1f} ({ms / total:.1%})" for ms in x["parts"].values()]
-        rows.append([x["model"], x["variant"], x["precision"], *cells])
-    return make_table(["model", "variant", "precision", *PARTS], rows, num_left=3)
-
-
-def sweep_table(lines: Sequence[Line]) -> str:
-    headers = ["model", "RoIs at a time", "R", "ms", "ms / 1,000 RoIs", "peak MiB"]
-    rows = [
-        [
-            x["model"],
-            x["mining_batch_size"] or "all",
-            f"{x['R']:,}",
-            f"{x['ms']:,.1f}",
-            f"{1000 * x['ms'] / x['R']:,.1f}",
-            f"{x['peak_mib']:,.1f}",
-        ]
-        for x in sorted(lines, key=lambda x: (x["model"], x["mining_batch_size"], x["R"]))
-    ]
-    return make_table(headers, rows)
-
-
-def overlap_table(lines: Sequence[Line]) -> str:
-    rows = [[x["model"], x["kept"], x["shared"], f"{x['shared'] / x['kept']:.1%}"] for x in lines]
-    return make_table(["model", "kept in float32", "in both", "share"], rows)
-
-
-def targets_table(lines: Sequence[Line]) -> str:
-    rows = [
-        [
-            x["name"],
-            f"{'>=' if x['at_least'] else '<='} {x['limit']:g}",
-            f"{x['measured']:.3f}",
-            "yes" if x["met"] else "NO",
-        ]
-        for x in lines
-    ]
-    return make_table(["target", "limit", "measured", "met"], rows)
-
-
-def run(args: argparse.Namespace, device: str) -> list[Line]:
+def run(args: argparse.Namespace, device: str) -> list[StepLine]:
     """
     Returns:
-        list[Line]: of all kinds. Those of a model are written as soon as it is done.
+        list[StepLine]: of all kinds. Those of a model are written as soon as it is done.
     """
     origin = provenance()
-    lines: list[Line] = []
+    lines: list[StepLine] = []
     passes = len(args.precisions) * (1 + args.repeats)
     bar = tqdm(total=passes * sum(len(MODELS[x].variants) for x in args.models), unit="step")
     for name in args.models:
@@ -417,30 +355,30 @@ def run(args: argparse.Namespace, device: str) -> list[Line]:
         bar.set_description(name)
         inputs = make_inputs(model, args.images)
         networks = build_variants(model, inputs, device)
-        steps = []
+        of_model = []
         for precision in args.precisions:
             with use_tf32(precision == "tf32"):
-                steps += measure_steps(
+                of_model += measure_steps(
                     name, model, networks, inputs, precision, args.repeats, device, bar
                 )
-        lines += steps
+        of_model += check_targets(of_model)
         with use_tf32(False):
             if HALF in networks:
-                lines.append(measure_overlap(name, networks, inputs, device))
+                of_model.append(measure_overlap(name, networks, inputs, device))
             if model.has_sweep:
                 # On a CPU it takes seconds, and so once is enough.
                 repeats = 1 if device == "cpu" else args.repeats
-                lines += measure_sweep(name, model, networks[OHEM], repeats, device)
-        lines += check_targets(steps)
+                of_model += measure_sweep(name, model, networks[OHEM], repeats, device)
         del networks  # before the next are built: the memory
-        write(lines, origin, args.output)
+        lines += [{**x, **origin} for x in of_model]
+        write(lines, args.output)
     bar.close()
     return lines
 
 
-def write(lines: Sequence[Line], origin: dict[str, str], output: Path) -> None:
+def write(lines: Sequence[StepLine], output: Path) -> None:
     with atomic_file(output) as path:
-        path.write_text("".join(json.dumps({**x, **origin}) + "\n" for x in lines))
+        path.write_text("".join(json.dumps(x) + "\n" for x in lines))
 
 
 def main() -> None:

@@ -381,9 +381,9 @@ def test_steps(tmp_path):
     text = steps.step_time(machine="CPU, 2 cores")
     assert text.startswith("**VGG16, 2 images of 600 x 800, R = 2008, CPU, 2 cores**\n\n")
     assert cells(text)[1:] == [
-        ["float32", "stock", "64", "64", "1,000", "1", "2,000 (1.00)", "500 (1.10)"],
+        ["float32", "stock", "64", "20 : 44", "1,000", "1", "2,000 (1.00)", "500 (1.10)"],
         [
-            *("float32", "OHEM", "64", "64", "1,250", "1.25 (1.20 to 1.30)", "2,000 (1.00)"),
+            *("float32", "OHEM", "64", "20 : 44", "1,250", "1.25 (1.20 to 1.30)", "2,000 (1.00)"),
             "500 (1.10)",
         ],
     ]
@@ -391,6 +391,10 @@ def test_steps(tmp_path):
         "<sub>`python benchmarks/step_time.py`; CPU, 2 cores; commit abc1234; PyTorch 2.9.0; "
         "detectron2 0.6; 2026-01-01</sub>"
     )
+    # 400 + 250 + 600 ms.
+    assert cells(steps.parts(machine="1 x GPU", variant="OHEM"))[1:] == [
+        ["float32", "OHEM", "400.0 (32.0%)", "250.0 (20.0%)", "600.0 (48.0%)"]
+    ]
     assert len(cells(steps.step_time())) == 6  # a table for each machine
     assert steps.step(variant="OHEM", machine="1 x GPU")["ms"] == 12.5
     assert cells(steps.sweep())[1:] == [["VGG16", "all", "500", "100.0", "200.0", "50.0"]]
@@ -409,7 +413,7 @@ def test_steps(tmp_path):
 
 def test_without_steps(tmp_path):
     steps = StepReport(read_steps(tmp_path))
-    for make in (steps.step_time, steps.sweep, steps.overlap, steps.targets):
+    for make in (steps.step_time, steps.parts, steps.sweep, steps.overlap, steps.targets):
         assert make() == "*There is no result yet.*"
     assert not steps.bar_panels()
 
