@@ -28,6 +28,7 @@ from pathlib import Path
 from threading import Lock
 
 import torch
+from result_files import ResultError, read_runs
 from sampling_experiments import CONFIGS, DATASETS, EXPERIMENTS, Run, num_iterations
 from tqdm import tqdm
 
@@ -70,14 +71,11 @@ class Lab:
         """
         Returns:
             list[Run]: those that are not in the files of results.
+
+        Raises:
+            ResultError: if one of these was not made with today's options.
         """
-        lines = [
-            json.loads(line)
-            for dataset in DATASETS
-            if self._results_file(dataset).exists()
-            for line in self._results_file(dataset).read_text().splitlines()
-        ]
-        there = {Run(x["dataset"], x["recipe"], x["seed"]) for x in lines}
+        there = read_runs(self.results)
         return [x for x in runs if x not in there]
 
     def make(self, runs: list[Run]) -> None:
@@ -210,5 +208,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except LabError as e:
+    except (LabError, ResultError) as e:
         sys.exit(f"compare_sampling.py: {e}")

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any, Optional
 
 from jinja2 import Environment, StrictUndefined, TemplateError
-from report_inputs import ReportError, read_runs, read_steps
 from report_plots import draw_bars, draw_differences, draw_lines
 from report_sampling import LINES, SamplingReport
 from report_steps import StepReport
 from report_text import NOT_YET
+from result_files import ResultError, read_runs, read_steps
 from sampling_experiments import CONFIGS
 
 from ohem_d2.utils import atomic_file
@@ -54,7 +54,7 @@ class Page:
     def write(self, template: Path) -> None:
         """
         Raises:
-            ReportError: before anything is written.
+            ResultError: before anything is written.
         """
         environment = Environment(
             undefined=StrictUndefined,
@@ -72,7 +72,7 @@ class Page:
             text = environment.from_string(template.read_text(encoding="utf-8")).render(functions)
         except TemplateError as e:
             line = f", line {e.lineno}" if hasattr(e, "lineno") else ""
-            raise ReportError(f"{template.name}{line}: {e.message}") from e
+            raise ResultError(f"{template.name}{line}: {e.message}") from e
         self._output.parent.mkdir(parents=True, exist_ok=True)
         for path, draw in self._drawings.items():
             draw(path)
@@ -131,9 +131,9 @@ def main() -> None:
     try:
         for path in (args.results, args.template):
             if not path.exists():
-                raise ReportError(f"{path} does not exist.")
+                raise ResultError(f"{path} does not exist.")
         Page(args.results, args.output).write(args.template)
-    except ReportError as e:
+    except ResultError as e:
         sys.exit(f"report.py: {e}")
 
 

@@ -13,9 +13,9 @@ from typing import NamedTuple, Optional
 from kept_rois import BANDS
 from measure import make_table
 from paired import Difference, Spread, paired_difference, spread
-from report_inputs import Result, look_up
 from report_plots import Line
 from report_text import NOT_YET, made_by
+from result_files import Result, look_up
 from sampling_experiments import CONFIGS, DATASETS, EXPERIMENTS, RECIPES, Experiment, Run
 
 from ohem_d2.engine import load_config

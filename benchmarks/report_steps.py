@@ -5,9 +5,9 @@ What benchmarks/step_time.py measured: tables, numbers for sentences, and what t
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from report_inputs import ReportError, look_up
 from report_plots import Bar
 from report_text import NOT_YET, made_by
+from result_files import ResultError, look_up
 from step_tables import (
     StepLine,
     group_steps,
@@ -60,7 +60,7 @@ class StepReport:
         """
         lines = self._lines("step", where)
         if len(lines) != 1:
-            raise ReportError(f"step: {len(lines)} lines of step_time.jsonl have {where}, not one.")
+            raise ResultError(f"step: {len(lines)} lines of step_time.jsonl have {where}, not one.")
         return lines[0]
 
     def sweep(self, **where: Any) -> str:

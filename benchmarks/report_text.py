@@ -5,7 +5,7 @@ What all tables of docs/results.md have.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from report_inputs import PROVENANCE
+from result_files import PROVENANCE
 
 __all__ = ["NOT_YET", "made_by"]
 

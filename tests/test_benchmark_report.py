@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from paired import paired_difference, spread
 from PIL import Image
-from report_inputs import ReportError, read_runs, read_steps
 from report_sampling import SamplingReport
 from report_steps import StepReport
+from result_files import ResultError, read_runs, read_steps
 from sampling_experiments import Dataset, Experiment, Recipe
 from scipy.stats import ttest_rel
 
@@ -367,7 +367,7 @@ def test_numbers_for_sentences(sampling):
     ],
 )
 def test_names_that_are_unknown(sampling, names, message):
-    with pytest.raises(ReportError, match=message):
+    with pytest.raises(ResultError, match=message):
         sampling([]).difference(*names)
 
 
@@ -405,9 +405,9 @@ def test_steps(tmp_path):
     assert ohem.parts == pytest.approx({"backbone": 0.4, "read-only pass": 0.25, "rest": 0.6})
     assert ohem.label == "OHEM, B = 64" and ohem.note == "1.25 (1,250 ms)"
 
-    with pytest.raises(ReportError, match=r"2 lines of step_time.jsonl have .*'OHEM'.*, not one"):
+    with pytest.raises(ResultError, match=r"2 lines of step_time.jsonl have .*'OHEM'.*, not one"):
         steps.step(variant="OHEM")
-    with pytest.raises(ReportError, match="key 'modle' is unknown. There are: kind, model"):
+    with pytest.raises(ResultError, match="key 'modle' is unknown. There are: kind, model"):
         steps.step_time(modle="VGG16")
 
 

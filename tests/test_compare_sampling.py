@@ -18,7 +18,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import ROI_HEADS_REGISTRY, build_model
 from detectron2.utils.env import seed_all_rng
 from kept_rois import hard_by_iou
+from result_files import ResultError
 from sampling_experiments import CONFIGS, DATASETS, EXPERIMENTS, RECIPES, Recipe, Run
+from test_benchmark_report import run_line
 from test_hard_roi_selection import select_slowly
 
 from ohem_d2.data import build_train_loader
@@ -172,7 +174,8 @@ def lab(monkeypatch, tmp_path):
             stdout.write("what went wrong\n")
             return subprocess.CompletedProcess(command, 1)
         folder = Path(command[command.index("--output") + 1])
-        result = {"dataset": dataset, "recipe": recipe, "seed": int(seed)}
+        result = run_line(dataset, recipe, int(seed), 50.0)
+        result["options"] = dict(DATASETS[dataset].options)
         (folder / "result.json").write_text(json.dumps(result, indent=2))
         (folder / "model_final.pth").write_text("")
         return subprocess.CompletedProcess(command, 0)
@@ -183,7 +186,7 @@ def lab(monkeypatch, tmp_path):
     return compare_sampling.Lab(tmp_path, tmp_path / "w.pth", tmp_path / "output", results, 2)
 
 
-def test_the_lab_makes_what_is_missing(lab):
+def test_the_lab_makes_what_is_missing(lab, monkeypatch):
     runs = [Run("clutter", "stock", x) for x in (1, 2, 3)]
     lab.make(runs[:2])
     assert lab.missing(runs) == runs[2:]
@@ -193,6 +196,10 @@ def test_the_lab_makes_what_is_missing(lab):
     assert sorted(json.loads(x)["seed"] for x in lines) == [1, 2, 3]
     # Checkpoints of dozens of runs would fill the disk.
     assert not list(lab.output.rglob("*.pth"))
+    # A table must not mix what was made with one set of options and with another.
+    monkeypatch.setitem(RECIPES, "stock", Recipe("Stock", {"SEED": 7}))
+    with pytest.raises(ResultError, match="line 1 .* delete the line"):
+        lab.missing(runs)
 
 
 def test_a_run_that_fails_stops_the_lab_and_leaves_the_others(lab):

@@ -1,5 +1,6 @@
 """
-The results that docs/results.md is made of: the files of benchmarks/results, read and checked.
+The files of benchmarks/results, read and checked: what compare_sampling.py need not run again, and
+what docs/results.md is made of.
 """
 
 import json
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple, Optional
 from sampling_experiments import DATASETS, RECIPES, Run
 from step_tables import StepLine
 
-__all__ = ["PROVENANCE", "ReportError", "Result", "look_up", "read_runs", "read_steps"]
+__all__ = ["PROVENANCE", "ResultError", "Result", "look_up", "read_runs", "read_steps"]
 
 PROVENANCE = ("commit", "machine", "torch", "detectron2", "date")
 
@@ -33,9 +34,10 @@ STEP_VALUES = {
 }
 
 
-class ReportError(ValueError):
+class ResultError(ValueError):
     """
-    The page cannot be made. The message names the file and line, or the name, and what is wrong.
+    A result, or a name that asks for one, cannot be used. The message names it, in a file with the
+    line, and says what is wrong.
     """
 
 
@@ -72,12 +74,12 @@ def read_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         try:
             line = json.loads(text)
         except ValueError as e:
-            raise ReportError(f"{where} is not JSON: {e}") from e
+            raise ResultError(f"{where} is not JSON: {e}") from e
         if not isinstance(line, dict):
-            raise ReportError(f"{where} is not an object, but {text[:40]}")
+            raise ResultError(f"{where} is not an object, but {text[:40]}")
         missing = [x for x in PROVENANCE if x not in line]
         if missing:
-            raise ReportError(f"{where} has no {', '.join(missing)}.")
+            raise ResultError(f"{where} has no {', '.join(missing)}.")
         yield where, line
 
 
@@ -98,14 +100,14 @@ def read_runs(folder: Path) -> dict[Run, Result]:
                 ):
                     look_up(names, name, f"{where}: {kind}")
                 if run in found:
-                    raise ReportError(f"{where} is of the same run as {found[run]}: {tuple(run)}.")
+                    raise ResultError(f"{where} is of the same run as {found[run]}: {tuple(run)}.")
                 results[run], found[run] = _parse(line), where
-            except ReportError:
+            except ResultError:
                 raise
             except KeyError as e:
-                raise ReportError(f"{where} has no {e}.") from e
+                raise ResultError(f"{where} has no {e}.") from e
             except (AttributeError, TypeError, ValueError) as e:
-                raise ReportError(f"{where} cannot be read: {e}") from e
+                raise ResultError(f"{where} cannot be read: {e}") from e
     return results
 
 
@@ -122,7 +124,9 @@ def _parse(line: dict[str, Any]) -> Result:
         raise ValueError(f"seed is {line['seed']!r}")
     options = {**DATASETS[line["dataset"]].options, **RECIPES[line["recipe"]].options}
     if line["options"] != json.loads(json.dumps(options)):  # which makes lists of tuples
-        raise ValueError(f"it was made with {line['options']}, and they are {options} now")
+        raise ValueError(
+            f"it was made with {line['options']}, and they are {options} now: delete the line"
+        )
     curves = line["curves"]
     kept = zip(curves["iteration"], curves["num_fg"], curves["num_bg"], strict=True)
     return Result(
@@ -154,10 +158,10 @@ def read_steps(folder: Path) -> dict[str, list[StepLine]]:
             look_up(STEP_KEYS, kind, f"{where}: kind")
             missing = [x for x in (*STEP_KEYS[kind], *STEP_VALUES[kind]) if x not in line]
             if missing:
-                raise ReportError(f"{where} has no {', '.join(missing)}.")
+                raise ResultError(f"{where} has no {', '.join(missing)}.")
             key = (kind, *(str(line[x]) for x in STEP_KEYS[kind]))
             if key in found:
-                raise ReportError(f"{where} is of the same as {found[key]}: {', '.join(key)}.")
+                raise ResultError(f"{where} is of the same as {found[key]}: {', '.join(key)}.")
             found[key] = where
             lines[kind].append(line)
     return lines
@@ -165,4 +169,4 @@ def read_steps(folder: Path) -> dict[str, list[StepLine]]:
 
 def look_up(names: Iterable[str], name: str, what: str) -> None:
     if name not in names:
-        raise ReportError(f"{what} {name!r} is unknown. There are: {', '.join(map(str, names))}.")
+        raise ResultError(f"{what} {name!r} is unknown. There are: {', '.join(map(str, names))}.")
