@@ -15,7 +15,7 @@ from measure import make_table
 from paired import Difference, Spread, paired_difference, spread
 from report_plots import Line
 from report_text import NOT_YET, made_by
-from result_files import Result, look_up
+from result_files import Result, ResultError, look_up
 from sampling_experiments import CONFIGS, DATASETS, EXPERIMENTS, RECIPES, Experiment, Run
 
 from ohem_d2.engine import load_config
@@ -23,7 +23,6 @@ from ohem_d2.engine import load_config
 __all__ = ["LINES", "SamplingReport"]
 
 COMPARE = "python benchmarks/compare_sampling.py --data DATA --classifier squeezenet1_0.pth"
-BASE_LR = "SOLVER.BASE_LR"
 
 
 class SamplingReport:
@@ -37,7 +36,7 @@ class SamplingReport:
     def template_functions(self) -> dict[str, Callable]:
         return {
             "experiment": self.experiment,
-            "learning_rates": self.learning_rates,
+            "by_value": self.by_value,
             "hard_by_iou": self.hard_by_iou,
             "border_share": self.border_share,
             "options": self.options,
@@ -100,23 +99,25 @@ class SamplingReport:
         ]
         return median(ratios) if ratios else math.nan
 
-    def learning_rates(self, name: str) -> str:
+    def by_value(self, name: str) -> str:
         """
-        The tables of an experiment whose recipes are named "stock", "stock LR 0.01" and so on: for
-        each dataset a row for each recipe, a column for each learning rate.
+        The tables of an experiment that varies a key, and whose recipes are named "stock",
+        "stock, LR 0.01" and so on: for each dataset a row for each recipe, a column for each value.
         """
         experiment = _experiment(name)
-        blocks = []
+        if experiment.varied is None:
+            raise ResultError(f"Experiment {name} varies no key: use experiment({name!r}).")
+        blocks = [experiment.question]
         for dataset in experiment.datasets:
             rows: dict[str, dict[float, str]] = {}
             for recipe in experiment.recipes:
-                row = rows.setdefault(recipe.partition(" LR ")[0], {})
+                row = rows.setdefault(recipe.partition(", ")[0], {})
                 results = self._results(name, dataset, recipe)
-                row[_learning_rate(dataset, recipe)] = _ap_cell(results.values())
-            rates = sorted({x for row in rows.values() for x in row})
+                row[_value(dataset, recipe, experiment.varied)] = _ap_cell(results.values())
+            values = sorted({x for row in rows.values() for x in row})
             table = make_table(
-                ["learning rate", *(f"{x:g}" for x in rates)],
-                [[_title(r), *(row.get(x, "-") for x in rates)] for r, row in rows.items()],
+                [f"`{experiment.varied}`", *(f"{x:g}" for x in values)],
+                [[_title(r), *(row.get(x, "-") for x in values)] for r, row in rows.items()],
             )
             blocks.append(f"**{DATASETS[dataset].title}**, AP\n\n{table}")
             blocks.append(self._seeds_so_far(experiment, dataset))
@@ -314,12 +315,18 @@ def _title(recipe: str) -> str:
     return RECIPES[recipe].title if recipe in RECIPES else recipe
 
 
-def _learning_rate(dataset: str, recipe: str) -> float:
+def _value(dataset: str, recipe: str, key: str) -> float:
+    """
+    Of a key of the config.
+    """
     spec = DATASETS[dataset]
     options = {**spec.options, **RECIPES[recipe].options}
-    if BASE_LR not in options:
-        return load_config(str(CONFIGS / spec.config)).SOLVER.BASE_LR
-    return float(options[BASE_LR])
+    if key in options:
+        return float(options[key])
+    value = load_config(str(CONFIGS / spec.config))
+    for name in key.split("."):
+        value = value[name]
+    return float(value)
 
 
 def _spread_of(results: Iterable[Result], metric: str) -> Spread:

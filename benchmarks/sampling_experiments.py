@@ -74,6 +74,7 @@ class Experiment(NamedTuple):
     datasets: tuple[str, ...]
     recipes: tuple[str, ...]  # the first is what the others are compared with
     seeds: tuple[int, ...] = SEEDS
+    varied: Optional[str] = None  # a key of the config of which each recipe is tried with values
 
     def runs(self) -> list[Run]:
         """
@@ -121,6 +122,7 @@ DATASETS = {
 }
 
 LR = "SOLVER.BASE_LR"
+B = "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE"
 OHEM: Options = {"MODEL.ROI_HEADS.NAME": "OHEMROIHeads"}
 BACKGROUND: Options = {**OHEM, "MODEL.OHEM.FOREGROUND": "sampled"}
 LATE: Options = {"MODEL.OHEM.WARMUP_ITERS": 350}  # half of the training
@@ -131,18 +133,42 @@ RECIPES = {
     "late paper": Recipe("OHEM as in the paper, late", {**OHEM, **LATE}),
     "background": Recipe("Background mining", BACKGROUND),
     "late background": Recipe("Background mining, late", {**BACKGROUND, **LATE}),
-    "late background, sure": Recipe(
-        "Background mining, late, without what scores above .9",
-        {**BACKGROUND, **LATE, "MODEL.OHEM.MAX_BG_SCORE": 0.9},
+    "sure background": Recipe(
+        "Background mining, without what scores above .9",
+        {**BACKGROUND, "MODEL.OHEM.MAX_BG_SCORE": 0.9},
     ),
 }
-# Recipes at other learning rates than the config's.
+# Recipes with another value of one key than the config's.
 for _name in ("stock", "paper", "background"):
-    for _rate in (0.0025, 0.005, 0.01):
-        RECIPES[f"{_name} LR {_rate:g}"] = Recipe(
-            f"{RECIPES[_name].title}, learning rate {_rate:g}",
-            {**RECIPES[_name].options, LR: _rate},
-        )
+    for _key, _letters, _words, _values in (
+        (LR, "LR", "learning rate {}", (0.0025, 0.005, 0.01)),
+        (B, "B", "{} RoIs", (16, 128, 512)),
+    ):
+        for _value in _values:
+            RECIPES[f"{_name}, {_letters} {_value:g}"] = Recipe(
+                f"{RECIPES[_name].title}, {_words.format(f'{_value:g}')}",
+                {**RECIPES[_name].options, _key: _value},
+            )
+# The paper's with one thing changed.
+for _name, _title, _changes in (
+    ("no NMS", "without NMS", {"MODEL.OHEM.NMS_THRESH": 1.0}),
+    ("NMS .5", "NMS at an IoU of .5", {"MODEL.OHEM.NMS_THRESH": 0.5}),
+    ("NMS .9", "NMS at an IoU of .9", {"MODEL.OHEM.NMS_THRESH": 0.9}),
+    ("NMS per label", "NMS per label, as in its authors' code", {"MODEL.OHEM.NMS_PER_CLASS": True}),
+    ("1:3", "at most a quarter foreground", {"MODEL.OHEM.POSITIVE_FRACTION": 0.25}),
+    ("classification", "by classification loss alone", {"MODEL.OHEM.BOX_LOSS_WEIGHT": 0.0}),
+    ("box .2", "box loss weighted .2 in the ranking", {"MODEL.OHEM.BOX_LOSS_WEIGHT": 0.2}),
+    ("L1", "L1 box loss", {"MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 0.0}),
+    ("no clipping", "without gradient clipping", {"SOLVER.CLIP_GRADIENTS.ENABLED": False}),
+):
+    RECIPES[f"paper, {_name}"] = Recipe(f"OHEM, {_title}", {**OHEM, **_changes})
+
+
+def _varied(letters: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(
+        x for x in RECIPES if x in names or x.startswith(tuple(f"{y}, {letters} " for y in names))
+    )
+
 
 EXPERIMENTS = {
     "main": Experiment(
@@ -152,6 +178,12 @@ EXPERIMENTS = {
         ("cards", "bccd"),
         ("stock", "paper", "background"),
     ),
+    "more RoIs": Experiment(
+        "Is it better than to train on more RoIs?",
+        "An image has some 400 RoIs, so 512 are all of them.",
+        ("cards", "bccd"),
+        ("stock, B 128", "stock, B 512", "background, B 128"),
+    ),
     "parts": Experiment(
         "What of it helps?",
         "What is mined, and when. Late: from the middle of the training on, and at random before.",
@@ -159,20 +191,39 @@ EXPERIMENTS = {
         ("stock", "background", "late background"),
         seeds=SEEDS[:1],
     ),
+    "one thing": Experiment(
+        "What does each part of it do?",
+        "The paper's recipe with one thing changed.",
+        ("bccd",),
+        (
+            "paper",
+            *(x for x in RECIPES if x.startswith("paper, ") and " LR " not in x and " B " not in x),
+        ),
+        seeds=SEEDS[:1],
+    ),
     "missing boxes": Experiment(
         "When boxes are missing?",
         "The test images have all of theirs. The blood cells are a real case: many of their cells "
         "have no box.",
         ("clutter", "clutter-30", "bccd"),
-        ("stock", "paper", "background", "late background", "late background, sure"),
-        seeds=SEEDS[:3],
+        ("stock", "background", "sure background"),
+        seeds=SEEDS[:1],
     ),
     "learning rates": Experiment(
         "At which learning rates?",
         "The learning rate of the config is 0.00125.",
         ("cards",),
-        tuple(x for x in RECIPES if x.split(" LR ")[0] in ("stock", "paper", "background")),
+        _varied("LR", ("stock", "paper", "background")),
         seeds=SEEDS[:1],
+        varied=LR,
+    ),
+    "batch sizes": Experiment(
+        "With how many RoIs?",
+        "",
+        ("bccd",),
+        _varied("B", ("stock", "paper", "background")),
+        seeds=SEEDS[:1],
+        varied=B,
     ),
 }
 

@@ -40,8 +40,8 @@ def plan(monkeypatch):
         "RECIPES": {
             "stock": Recipe(title="Stock", options={}),
             "ours": Recipe(title="Ours", options=sizes),
-            "stock LR 0.1": Recipe(title="Stock, .1", options={"SOLVER.BASE_LR": 0.1}),
-            "ours LR 0.1": Recipe(title="Ours, .1", options={**sizes, "SOLVER.BASE_LR": 0.1}),
+            "stock, LR 0.1": Recipe(title="Stock, .1", options={"SOLVER.BASE_LR": 0.1}),
+            "ours, LR 0.1": Recipe(title="Ours, .1", options={**sizes, "SOLVER.BASE_LR": 0.1}),
         },
         "EXPERIMENTS": {
             "main": Experiment(
@@ -55,8 +55,9 @@ def plan(monkeypatch):
                 title="Learning rates",
                 question="At which?",
                 datasets=("cats",),
-                recipes=("stock", "stock LR 0.1", "ours", "ours LR 0.1"),
+                recipes=("stock", "stock, LR 0.1", "ours", "ours, LR 0.1"),
                 seeds=(1,),
+                varied="SOLVER.BASE_LR",
             ),
         },
     }
@@ -328,21 +329,22 @@ def test_time_is_compared_on_one_machine(sampling):
     assert "1 x GPU and CPU, 2 cores; commit abc1234, def5678; " in text
 
 
-def test_learning_rates(sampling):
+def test_by_value(sampling):
     lines = [
         run_line("cats", "stock", 1, 10.0),
-        run_line("cats", "stock LR 0.1", 1, None),
+        run_line("cats", "stock, LR 0.1", 1, None),
         run_line("cats", "ours", 1, 12.0),
     ]
     made = sampling(lines)
-    assert cells(made.learning_rates("learning rates")) == [
-        ["learning rate", "0.02", "0.1"],
+    assert cells(made.by_value("learning rates")) == [
+        ["`SOLVER.BASE_LR`", "0.02", "0.1"],
         ["Stock", "10.0", "diverged at 117"],
         ["Ours", "12.0", "-"],
     ]
-    assert "**Not complete. Ours, .1: 0 of 1 seeds so far.**" in made.learning_rates(
-        "learning rates"
-    )
+    assert "**Not complete. Ours, .1: 0 of 1 seeds so far.**" in made.by_value("learning rates")
+
+    with pytest.raises(ResultError, match="Experiment main varies no key"):
+        made.by_value("main")
 
 
 def test_numbers_for_sentences(sampling):
@@ -363,7 +365,7 @@ def test_numbers_for_sentences(sampling):
     [
         (("mian", "cats", "ours"), "experiment 'mian' is unknown. There are: main, learning rat"),
         (("main", "cows", "ours"), "experiment main: dataset 'cows' is unknown. There are: cats"),
-        (("main", "cats", "stock LR 0.1"), "experiment main: recipe .* There are: stock, ours"),
+        (("main", "cats", "stock, LR 0.1"), "experiment main: recipe .* There are: stock, ours"),
     ],
 )
 def test_names_that_are_unknown(sampling, names, message):
@@ -424,7 +426,7 @@ TEMPLATE = """
 {{ picture("main") }} {{ picture("mean_roi_loss") }} {{ picture("kept", recipes=["ours"]) }}
 {{ picture("kept", "learning rates") }} {{ picture("step_time", precision="float32") }}
 {{ experiment("main") }}
-{{ learning_rates("learning rates") }}
+{{ by_value("learning rates") }}
 {{ options("main") }}
 {{ step_time() }} {{ sweep() }} {{ overlap() }} {{ targets() }}
 {{ difference("main", "cats", "ours").text }}, {{ ap("main", "cats", "ours").text }},
