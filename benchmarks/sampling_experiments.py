@@ -180,9 +180,9 @@ EXPERIMENTS = {
     ),
     "more RoIs": Experiment(
         "Is it better than to train on more RoIs?",
-        "An image has some 400 RoIs, so 512 are all of them.",
+        "128 of the some 400 RoIs that an image has.",
         ("cards", "bccd"),
-        ("stock, B 128", "stock, B 512", "background, B 128"),
+        ("stock, B 128", "background, B 128"),
     ),
     "parts": Experiment(
         "What of it helps?",
