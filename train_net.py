@@ -103,12 +103,16 @@ def describe_sampling(cfg):
             f"{heads.NAME}, {heads.BATCH_SIZE_PER_IMAGE} RoIs an image at random, "
             f"at most {heads.POSITIVE_FRACTION:.0%} of them foreground{background}."
         )
-    ratio = ohem.POSITIVE_FRACTION
+    if ohem.FOREGROUND == "sampled":
+        foreground = f"of foreground a random sample of at most {heads.POSITIVE_FRACTION:.0%}"
+    elif ohem.POSITIVE_FRACTION is None:
+        foreground = "in no fixed ratio"
+    else:
+        foreground = f"at most {ohem.POSITIVE_FRACTION:.0%} of them foreground"
     return (
         f"{heads.NAME} (online hard example mining), the {heads.BATCH_SIZE_PER_IMAGE} RoIs an "
         f"image with the largest loss after NMS at {ohem.NMS_THRESH}"
-        f"{' per class' if ohem.NMS_PER_CLASS else ''}, "
-        f"{'in no fixed ratio' if ratio is None else f'at most {ratio:.0%} of them foreground'}."
+        f"{' per class' if ohem.NMS_PER_CLASS else ''}, {foreground}."
     )
 
 

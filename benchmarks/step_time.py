@@ -253,6 +253,7 @@ def measure_overlap(
     for variant in (OHEM, HALF):
         heads = networks[variant].roi_heads
         heads.box_head.eval()  # or dropout would differ
+        torch.manual_seed(0)  # the foreground is a random sample
         mined = heads.mine_hard_rois(features, rois)
         heads.box_head.train()
         kept.append({(i, n) for i, x in enumerate(mined) for n in x.number.tolist()})

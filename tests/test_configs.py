@@ -48,8 +48,11 @@ def pairs():
         yield f"{base}.yaml", f"{base}_multi_scale.yaml", MULTI_SCALE
         yield f"{base}.yaml", f"{base}_multi_scale_ohem.yaml", {**MULTI_SCALE, **OHEM}
     # These have no bg_lo in either.
-    for base in ("demo/faster_rcnn_R_18", "demo/fast_rcnn_VGG16"):
-        yield f"{base}.yaml", f"{base}_ohem.yaml", {NAME: "OHEMROIHeads"}
+    base = "demo/fast_rcnn_VGG16"
+    yield f"{base}.yaml", f"{base}_ohem.yaml", {NAME: "OHEMROIHeads"}
+    base = "demo/faster_rcnn_R_18"
+    changes = {NAME: "OHEMROIHeads", "MODEL.OHEM.FOREGROUND": "mined"}
+    yield f"{base}.yaml", f"{base}_ohem.yaml", changes
 
 
 PAIRS = list(pairs())

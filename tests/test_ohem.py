@@ -1,4 +1,5 @@
 import copy
+import inspect
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ from detectron2.utils.events import EventStorage
 from test_hard_roi_selection import select_slowly
 from torch import nn
 
-from ohem_d2 import OHEMMixin, OHEMROIHeads
+from ohem_d2 import OHEMMixin, OHEMROIHeads, add_ohem_config
 from ohem_d2.modeling.roi_heads import read_only_roi_losses, roi_losses
 from ohem_d2.modeling.roi_heads.roi_forward import box_head, box_predictors
 
@@ -663,14 +664,27 @@ def test_inference_is_that_of_detectron2(family):
         assert torch.equal(a.scores, b.scores)
 
 
-def test_defaults_are_those_of_the_paper():
-    heads = build_heads(heads_config())
-    assert isinstance(heads, OHEMROIHeads)
-    assert heads.ohem_nms_thresh == 0.7
-    assert heads.ohem_nms_per_class is False
-    assert heads.ohem_positive_fraction is None
-    assert heads.ohem_cls_loss_weight == heads.ohem_box_loss_weight == 1.0
-    assert heads.ohem_mining_batch_size == 0
+def test_defaults():
+    # The paper's, but for the foreground.
+    expected = {
+        "NMS_THRESH": 0.7,
+        "NMS_PER_CLASS": False,
+        "FOREGROUND": "sampled",
+        "POSITIVE_FRACTION": None,
+        "WARMUP_ITERS": 0,
+        "MAX_BG_SCORE": 1.0,
+        "CLS_LOSS_WEIGHT": 1.0,
+        "BOX_LOSS_WEIGHT": 1.0,
+        "MINING_BATCH_SIZE": 0,
+        "MINING_HALF_PRECISION": False,
+        "MASK_KEYPOINT_ROIS": "mined",
+    }
+    cfg = get_cfg()
+    add_ohem_config(cfg)
+    assert dict(cfg.MODEL.OHEM) == expected
+    # Of LazyConfig as well, which has no keys.
+    arguments = inspect.signature(OHEMMixin.__init__).parameters
+    assert {k: arguments[f"ohem_{k.lower()}"].default for k in expected} == expected
 
 
 @pytest.mark.parametrize(
@@ -687,7 +701,7 @@ def test_defaults_are_those_of_the_paper():
         ("MODEL.OHEM.MINING_BATCH_SIZE", -1, "a whole number that is not negative"),
         ("MODEL.OHEM.WARMUP_ITERS", -1, "a whole number that is not negative"),
         ("MODEL.OHEM.MAX_BG_SCORE", 1.5, "from 0 to 1"),
-        ("MODEL.OHEM.FOREGROUND", "all", "'mined' or 'sampled'"),
+        ("MODEL.OHEM.FOREGROUND", "all", "'sampled' or 'mined'"),
         ("MODEL.OHEM.MASK_KEYPOINT_ROIS", "all", "'mined' or 'sampled'"),
         ("MODEL.ROI_HEADS.IGNORE_IOA_THRESH", 1.1, "from 0 to 1"),
         ("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 0, "1 or more"),
@@ -700,7 +714,7 @@ def test_wrong_values_are_named(key, value, allowed):
 
 def test_a_ratio_of_mined_foreground_when_it_is_sampled():
     cfg = heads_config(MODEL__OHEM__FOREGROUND="sampled", MODEL__OHEM__POSITIVE_FRACTION=0.25)
-    with pytest.raises(ValueError, match="set MODEL.ROI_HEADS.POSITIVE_FRACTION instead"):
+    with pytest.raises(ValueError, match="set that to 'mined', or MODEL.ROI_HEADS.POSITIVE_F"):
         build_heads(cfg)
 
 

@@ -129,6 +129,7 @@ def seen_rois(monkeypatch, owner, name, network, inputs):
         seen.append([x.proposal_boxes.tensor for x in proposals])
         return function(*args, **kwargs)
 
+    torch.manual_seed(0)  # the foreground is a random sample
     with monkeypatch.context() as patch, EventStorage():
         patch.setattr(owner, name, spy)
         step_parts.train_step(network, inputs, "float32", "cpu")

@@ -338,6 +338,9 @@ def test_sampling_is_described():
         "OHEMROIHeads (online hard example mining), the 64 RoIs an image with the largest loss "
         "after NMS at 0.7, in no fixed ratio."
     )
+    assert "NMS at 0.7, of foreground a random sample of at most 25%." in describe(
+        "faster_rcnn_R_18_ohem.yaml", "MODEL.OHEM.FOREGROUND", "sampled"
+    )
     options = ["MODEL.OHEM.POSITIVE_FRACTION", "0.25", "MODEL.OHEM.NMS_PER_CLASS", "True"]
     assert "NMS at 0.7 per class, at most 25% of them foreground." in describe(
         "faster_rcnn_R_18_ohem.yaml", *options

@@ -54,8 +54,9 @@ class OHEMMixin(IgnoreRegionsMixin):
     1. label all of them, without those on ignore regions,
     2. compute the loss of each in a read-only pass through the box head,
     3. remove those that overlap one with a larger loss, by NMS,
-    4. and train on the `batch_size_per_image` hardest that are left of each image, or on all of
-       them if there are fewer.
+    4. and train on `batch_size_per_image` RoIs of each image: a random sample of the foreground,
+       and the hardest background that is left. In the paper it is the hardest, whatever they are:
+       `ohem_foreground="mined"`.
 
     Inference is unchanged.
     """
@@ -66,8 +67,8 @@ class OHEMMixin(IgnoreRegionsMixin):
         *,
         ohem_nms_thresh: float = 0.7,
         ohem_nms_per_class: bool = False,
+        ohem_foreground: str = "sampled",
         ohem_positive_fraction: Optional[float] = None,
-        ohem_foreground: str = "mined",
         ohem_warmup_iters: int = 0,
         ohem_max_bg_score: float = 1.0,
         ohem_cls_loss_weight: float = 1.0,
@@ -82,11 +83,12 @@ class OHEMMixin(IgnoreRegionsMixin):
             ohem_nms_thresh (float): a RoI is removed if its IoU with a harder one is larger than
                 this. 1 turns the NMS off.
             ohem_nms_per_class (bool): whether only RoIs of the same label compete in the NMS.
-            ohem_positive_fraction (float): None for no ratio. Otherwise foreground and background
-                are mined apart, and the foreground is at most this fraction of the batch.
-            ohem_foreground (str): "mined", ranked like background, or "sampled" at random: at most
+            ohem_foreground (str): "sampled" at random, at most
                 `batch_size_per_image * positive_fraction` RoIs an image, which the hardest
-                background adds up to a batch.
+                background adds up to a batch; or "mined", ranked like background.
+            ohem_positive_fraction (float): of mined foreground. None for no ratio. Otherwise
+                foreground and background are mined apart, and the foreground is at most this
+                fraction of the batch.
             ohem_warmup_iters (int): for how many iterations all RoIs are sampled at random.
             ohem_max_bg_score (float): background is left out if the score of a class is higher
                 than this, because it may be an object without a box. 1 leaves out none.
@@ -107,17 +109,17 @@ class OHEMMixin(IgnoreRegionsMixin):
         super().__init__(**kwargs)
         _check("NMS_THRESH", ohem_nms_thresh, _is_number(ohem_nms_thresh, 0, 1), "from 0 to 1")
         _check_one_of("NMS_PER_CLASS", ohem_nms_per_class, (True, False))
+        _check_one_of("FOREGROUND", ohem_foreground, ("sampled", "mined"))
         _check(
             "POSITIVE_FRACTION",
             ohem_positive_fraction,
             ohem_positive_fraction is None or _is_number(ohem_positive_fraction, 0, 1),
             "None or from 0 to 1",
         )
-        _check_one_of("FOREGROUND", ohem_foreground, ("mined", "sampled"))
         if ohem_foreground == "sampled" and ohem_positive_fraction is not None:
             raise ValueError(
                 "MODEL.OHEM.POSITIVE_FRACTION is of mined foreground, and MODEL.OHEM.FOREGROUND is "
-                "'sampled': set MODEL.ROI_HEADS.POSITIVE_FRACTION instead."
+                "'sampled': set that to 'mined', or MODEL.ROI_HEADS.POSITIVE_FRACTION instead."
             )
         _check_count("WARMUP_ITERS", ohem_warmup_iters)
         _check(
@@ -156,8 +158,8 @@ class OHEMMixin(IgnoreRegionsMixin):
 
         self.ohem_nms_thresh = ohem_nms_thresh
         self.ohem_nms_per_class = ohem_nms_per_class
-        self.ohem_positive_fraction = ohem_positive_fraction
         self.ohem_foreground = ohem_foreground
+        self.ohem_positive_fraction = ohem_positive_fraction
         self.ohem_warmup_iters = ohem_warmup_iters
         self.ohem_max_bg_score = ohem_max_bg_score
         self.ohem_cls_loss_weight = ohem_cls_loss_weight
@@ -172,8 +174,8 @@ class OHEMMixin(IgnoreRegionsMixin):
         # fmt: off
         ret["ohem_nms_thresh"]            = cfg.MODEL.OHEM.NMS_THRESH
         ret["ohem_nms_per_class"]         = cfg.MODEL.OHEM.NMS_PER_CLASS
-        ret["ohem_positive_fraction"]     = cfg.MODEL.OHEM.POSITIVE_FRACTION
         ret["ohem_foreground"]            = cfg.MODEL.OHEM.FOREGROUND
+        ret["ohem_positive_fraction"]     = cfg.MODEL.OHEM.POSITIVE_FRACTION
         ret["ohem_warmup_iters"]          = cfg.MODEL.OHEM.WARMUP_ITERS
         ret["ohem_max_bg_score"]          = cfg.MODEL.OHEM.MAX_BG_SCORE
         ret["ohem_cls_loss_weight"]       = cfg.MODEL.OHEM.CLS_LOSS_WEIGHT
