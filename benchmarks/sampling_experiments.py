@@ -185,6 +185,13 @@ EXPERIMENTS = {
         "128 of the some 400 RoIs that an image has.",
         ("cards", "bccd"),
         ("stock, B 128", "background, B 128"),
+        seeds=SEEDS[:3],
+    ),
+    "rare background": Experiment(
+        "Where hard background is rare?",
+        "The demo's images: objects among plain background, and few look-alikes without a label.",
+        ("clutter",),
+        ("stock", "paper", "background"),
     ),
     "parts": Experiment(
         "What of it helps?",
