@@ -182,9 +182,9 @@ EXPERIMENTS = {
     ),
     "more RoIs": Experiment(
         "Is it better than to train on more RoIs?",
-        "128 of the some 400 RoIs that an image has.",
+        "128 of the some 400 RoIs that an image has, and 32.",
         ("cards", "bccd"),
-        ("stock, B 128", "background, B 128"),
+        ("stock, B 128", "background, B 128", "stock", "background"),
         seeds=SEEDS[:3],
     ),
     "rare background": Experiment(
