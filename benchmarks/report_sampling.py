@@ -155,13 +155,13 @@ class SamplingReport:
         results = self._results(name, dataset, recipe).values()
         return [x.hard_by_iou[which] for x in results if x.hard_by_iou]
 
-    def options(self, name: str) -> str:
+    def options(self, *names: str) -> str:
         """
-        A table of what the recipes of an experiment set over the config of the dataset.
+        A table of what the recipes of experiments set over the config of the dataset.
         """
         rows = [
             [_title(x), ", ".join(f"`{k} {v}`" for k, v in RECIPES[x].options.items()) or "-"]
-            for x in _experiment(name).recipes
+            for x in dict.fromkeys(x for name in names for x in _experiment(name).recipes)
         ]
         return make_table(["recipe", "sets"], rows, num_left=2)
 
