@@ -213,6 +213,7 @@ def measure_sweep(
     heads = network.roi_heads
     features = extract_features(network, make_inputs(model, 1))
     lines = []
+    default = heads.ohem_mining_batch_size
     for num_rois in tqdm(SWEEP_ROIS, f"{name}, mining", unit="R"):
         rois = label_rois(network, make_inputs(model, 1, num_rois - NUM_OBJECTS), device)
         for batch_size in SWEEP_BATCH_SIZES:
@@ -233,7 +234,7 @@ def measure_sweep(
                     "peak_mib": peak,
                 }
             )
-    heads.ohem_mining_batch_size = 0
+    heads.ohem_mining_batch_size = default
     return lines
 
 

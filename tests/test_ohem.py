@@ -675,7 +675,7 @@ def test_defaults():
         "MAX_BG_SCORE": 1.0,
         "CLS_LOSS_WEIGHT": 1.0,
         "BOX_LOSS_WEIGHT": 1.0,
-        "MINING_BATCH_SIZE": 0,
+        "MINING_BATCH_SIZE": 1024,
         "MINING_HALF_PRECISION": False,
         "MASK_KEYPOINT_ROIS": "mined",
     }
