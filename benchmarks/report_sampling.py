@@ -16,9 +16,7 @@ from paired import Difference, Spread, paired_difference, spread
 from report_plots import Line
 from report_text import NOT_YET, made_by
 from result_files import Result, ResultError, look_up
-from sampling_experiments import CONFIGS, DATASETS, EXPERIMENTS, RECIPES, Experiment, Run
-
-from ohem_d2.engine import load_config
+from sampling_experiments import DATASETS, EXPERIMENTS, RECIPES, Experiment, Run, value_of
 
 __all__ = ["LINES", "SamplingReport"]
 
@@ -113,7 +111,7 @@ class SamplingReport:
             for recipe in experiment.recipes:
                 row = rows.setdefault(recipe.partition(", ")[0], {})
                 results = self._results(name, dataset, recipe)
-                row[_value(dataset, recipe, experiment.varied)] = _ap_cell(results.values())
+                row[value_of(dataset, recipe, experiment.varied)] = _ap_cell(results.values())
             values = sorted({x for row in rows.values() for x in row})
             table = make_table(
                 [f"`{experiment.varied}`", *(f"{x:g}" for x in values)],
@@ -313,20 +311,6 @@ def _experiment(name: str) -> Experiment:
 
 def _title(recipe: str) -> str:
     return RECIPES[recipe].title if recipe in RECIPES else recipe
-
-
-def _value(dataset: str, recipe: str, key: str) -> float:
-    """
-    Of a key of the config.
-    """
-    spec = DATASETS[dataset]
-    options = {**spec.options, **RECIPES[recipe].options}
-    if key in options:
-        return float(options[key])
-    value = load_config(str(CONFIGS / spec.config))
-    for name in key.split("."):
-        value = value[name]
-    return float(value)
 
 
 def _spread_of(results: Iterable[Result], metric: str) -> Spread:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
-from sampling_experiments import DATASETS, RECIPES, Run
+from sampling_experiments import DATASETS, RECIPES, Run, options_of
 from step_tables import StepLine
 
 __all__ = ["PROVENANCE", "ResultError", "Result", "look_up", "read_runs", "read_steps"]
@@ -122,7 +122,7 @@ def _parse(line: dict[str, Any]) -> Result:
         raise ValueError(f"AP is {ap}, AP50 is {ap50} and diverged_at is {diverged_at}")
     if not isinstance(line["seed"], int):
         raise ValueError(f"seed is {line['seed']!r}")
-    options = {**DATASETS[line["dataset"]].options, **RECIPES[line["recipe"]].options}
+    options = options_of(line["dataset"], line["recipe"])
     if line["options"] != json.loads(json.dumps(options)):  # which makes lists of tuples
         raise ValueError(
             f"it was made with {line['options']}, and they are {options} now: delete the line"

@@ -24,7 +24,9 @@ __all__ = [
     "Registered",
     "Run",
     "num_iterations",
+    "options_of",
     "register",
+    "value_of",
 ]
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -132,7 +134,6 @@ LATE: Options = {"MODEL.OHEM.WARMUP_ITERS": 350}  # half of the training
 RECIPES = {
     "stock": Recipe("Random sampling", {}),
     "paper": Recipe("OHEM as in the paper", PAPER),
-    "late paper": Recipe("OHEM as in the paper, late", {**PAPER, **LATE}),
     "background": Recipe("Background mining", BACKGROUND),
     "late background": Recipe("Background mining, late", {**BACKGROUND, **LATE}),
     "sure background": Recipe(
@@ -140,37 +141,47 @@ RECIPES = {
         {**BACKGROUND, "MODEL.OHEM.MAX_BG_SCORE": 0.9},
     ),
 }
-# Recipes with another value of one key than the config's.
-for _name in ("stock", "paper", "background"):
-    for _key, _letters, _words, _values in (
-        (LR, "LR", "learning rate {}", (0.0025, 0.005, 0.01)),
-        (B, "B", "{} RoIs", (16, 128, 512)),
-    ):
-        for _value in _values:
-            RECIPES[f"{_name}, {_letters} {_value:g}"] = Recipe(
-                f"{RECIPES[_name].title}, {_words.format(f'{_value:g}')}",
-                {**RECIPES[_name].options, _key: _value},
-            )
+
+
+def _with_values(
+    key: str, letters: str, words: str, values: tuple[float, ...]
+) -> dict[str, Recipe]:
+    """
+    Recipes with another value of a key than the config's.
+    """
+    return {
+        f"{name}, {letters} {value:g}": Recipe(
+            f"{RECIPES[name].title}, {words.format(f'{value:g}')}",
+            {**RECIPES[name].options, key: value},
+        )
+        for name in COMPARED
+        for value in values
+    }
+
+
+COMPARED = ("stock", "paper", "background")
+LEARNING_RATES = _with_values(LR, "LR", "learning rate {}", (0.0025, 0.005, 0.01))
+BATCH_SIZES = _with_values(B, "B", "{} RoIs", (16, 128, 512))
 # The paper's with one thing changed.
-for _name, _title, _changes in (
-    ("no NMS", "without NMS", {"MODEL.OHEM.NMS_THRESH": 1.0}),
-    ("NMS .5", "NMS at an IoU of .5", {"MODEL.OHEM.NMS_THRESH": 0.5}),
-    ("NMS .9", "NMS at an IoU of .9", {"MODEL.OHEM.NMS_THRESH": 0.9}),
-    ("NMS per label", "NMS per label, as in its authors' code", {"MODEL.OHEM.NMS_PER_CLASS": True}),
-    ("1:3", "at most a quarter foreground", {"MODEL.OHEM.POSITIVE_FRACTION": 0.25}),
-    ("classification", "by classification loss alone", {"MODEL.OHEM.BOX_LOSS_WEIGHT": 0.0}),
-    ("box .2", "box loss weighted .2 in the ranking", {"MODEL.OHEM.BOX_LOSS_WEIGHT": 0.2}),
-    ("L1", "L1 box loss", {"MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 0.0}),
-    ("no clipping", "without gradient clipping", {"SOLVER.CLIP_GRADIENTS.ENABLED": False}),
-):
-    RECIPES[f"paper, {_name}"] = Recipe(f"OHEM, {_title}", {**PAPER, **_changes})
-
-
-def _varied(letters: str, names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(
-        x for x in RECIPES if x in names or x.startswith(tuple(f"{y}, {letters} " for y in names))
+ONE_THING = {
+    f"paper, {name}": Recipe(f"OHEM, {title}", {**PAPER, **changes})
+    for name, title, changes in (
+        ("no NMS", "without NMS", {"MODEL.OHEM.NMS_THRESH": 1.0}),
+        ("NMS .5", "NMS at an IoU of .5", {"MODEL.OHEM.NMS_THRESH": 0.5}),
+        ("NMS .9", "NMS at an IoU of .9", {"MODEL.OHEM.NMS_THRESH": 0.9}),
+        (
+            "NMS per label",
+            "NMS per label, as in its authors' code",
+            {"MODEL.OHEM.NMS_PER_CLASS": True},
+        ),
+        ("1:3", "at most a quarter foreground", {"MODEL.OHEM.POSITIVE_FRACTION": 0.25}),
+        ("classification", "by classification loss alone", {"MODEL.OHEM.BOX_LOSS_WEIGHT": 0.0}),
+        ("box .2", "box loss weighted .2 in the ranking", {"MODEL.OHEM.BOX_LOSS_WEIGHT": 0.2}),
+        ("L1", "L1 box loss", {"MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 0.0}),
+        ("no clipping", "without gradient clipping", {"SOLVER.CLIP_GRADIENTS.ENABLED": False}),
     )
-
+}
+RECIPES.update({**LEARNING_RATES, **BATCH_SIZES, **ONE_THING})
 
 EXPERIMENTS = {
     "main": Experiment(
@@ -204,10 +215,7 @@ EXPERIMENTS = {
         "What does each part of it do?",
         "The paper's recipe with one thing changed.",
         ("bccd",),
-        (
-            "paper",
-            *(x for x in RECIPES if x.startswith("paper, ") and " LR " not in x and " B " not in x),
-        ),
+        ("paper", *ONE_THING),
         seeds=SEEDS[:1],
     ),
     "missing boxes": Experiment(
@@ -222,7 +230,7 @@ EXPERIMENTS = {
         "At which learning rates?",
         "The learning rate of the config is 0.00125.",
         ("cards",),
-        _varied("LR", ("stock", "paper", "background")),
+        (*COMPARED, *LEARNING_RATES),
         seeds=SEEDS[:1],
         varied=LR,
     ),
@@ -230,17 +238,35 @@ EXPERIMENTS = {
         "With how many RoIs?",
         "",
         ("bccd",),
-        _varied("B", ("stock", "paper", "background")),
+        (*COMPARED, *BATCH_SIZES),
         seeds=SEEDS[:1],
         varied=B,
     ),
 }
 
 
+def options_of(dataset: str, recipe: str) -> dict[str, Any]:
+    """
+    All that is set over the dataset's config.
+    """
+    return {**DATASETS[dataset].options, **RECIPES[recipe].options}
+
+
+def value_of(dataset: str, recipe: str, key: str) -> Any:
+    """
+    Of a key of the config, in the runs of a recipe.
+    """
+    options = options_of(dataset, recipe)
+    if key in options:
+        return options[key]
+    value = load_config(str(CONFIGS / DATASETS[dataset].config))
+    for name in key.split("."):
+        value = value[name]
+    return value
+
+
 def num_iterations(run: Run) -> int:
-    cfg = load_config(str(CONFIGS / DATASETS[run.dataset].config))
-    options = {**DATASETS[run.dataset].options, **RECIPES[run.recipe].options}
-    return options.get("SOLVER.MAX_ITER", cfg.SOLVER.MAX_ITER)
+    return value_of(run.dataset, run.recipe, "SOLVER.MAX_ITER")
 
 
 class Registered(NamedTuple):

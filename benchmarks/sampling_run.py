@@ -18,7 +18,15 @@ from detectron2.engine import default_argument_parser
 from detectron2.modeling import build_model
 from kept_rois import hard_by_iou
 from provenance import provenance
-from sampling_experiments import CONFIGS, DATASETS, RECIPES, Run, num_iterations, register
+from sampling_experiments import (
+    CONFIGS,
+    DATASETS,
+    RECIPES,
+    Run,
+    num_iterations,
+    options_of,
+    register,
+)
 
 import train_net
 from ohem_d2.engine import fall_back_to_cpu, load_config
@@ -142,7 +150,7 @@ def main() -> None:
     fall_back_to_cpu(cfg)
     result = {
         **run._asdict(),
-        "options": {**dataset.options, **recipe.options},
+        "options": options_of(run.dataset, run.recipe),
         "iterations": iterations,
         **summarize(read_metrics(args.output), iterations, finished),
         **look_at_rois(cfg, args.output),

@@ -19,10 +19,10 @@ __all__ = [
 
 StepLine = dict[str, Any]  # as benchmarks/step_time.py writes it
 
-GROUP = "{model}, {inputs}, {machine}"
 
-
-def group_steps(lines: Iterable[StepLine], title: str = GROUP) -> dict[str, list[StepLine]]:
+def group_steps(
+    lines: Iterable[StepLine], title: str = "{model}, {inputs}, {machine}"
+) -> dict[str, list[StepLine]]:
     """
     Args:
         lines: of the kind "step", as those of all that return tables by title.

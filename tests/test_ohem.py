@@ -682,6 +682,9 @@ def test_defaults():
     cfg = get_cfg()
     add_ohem_config(cfg)
     assert dict(cfg.MODEL.OHEM) == expected
+    heads = build_heads(heads_config(MODEL__OHEM__FOREGROUND=cfg.MODEL.OHEM.FOREGROUND))
+    assert isinstance(heads, OHEMROIHeads)
+    assert {k: getattr(heads, f"ohem_{k.lower()}") for k in expected} == expected
     # Of LazyConfig as well, which has no keys.
     arguments = inspect.signature(OHEMMixin.__init__).parameters
     assert {k: arguments[f"ohem_{k.lower()}"].default for k in expected} == expected
