@@ -30,10 +30,12 @@ from threading import Lock
 import torch
 from result_files import ResultError, read_runs
 from sampling_experiments import CONFIGS, DATASETS, EXPERIMENTS, Run, num_iterations
+from torch import Tensor
 from tqdm import tqdm
 
 from ohem_d2.data.datasets.clutter import generate_clutter
-from ohem_d2.utils import read_metrics
+from ohem_d2.engine import load_config
+from ohem_d2.utils import atomic_file, read_metrics
 
 ROOT = CONFIGS.parent
 SQUEEZENET = CONFIGS / "benchmarks/faster_rcnn_SqueezeNet.yaml"
@@ -149,7 +151,8 @@ class Lab:
 
 def convert_classifier(classifier: Path, weights: Path) -> None:
     """
-    Make a checkpoint of the backbone with the weights of the classifier.
+    Make a checkpoint of the backbone with the weights of the classifier, scaled for the config's
+    PIXEL_STD.
     """
     if not classifier.is_file():
         raise LabError(f"--classifier {classifier} is not a file.")
@@ -158,6 +161,21 @@ def convert_classifier(classifier: Path, weights: Path) -> None:
     process = subprocess.run(command, capture_output=True, text=True)
     if process.returncode != 0:
         raise LabError(process.stderr.strip())
+    checkpoint = torch.load(weights)
+    scale_biases(checkpoint["model"], load_config(str(SQUEEZENET)).MODEL.PIXEL_STD[0])
+    with atomic_file(weights) as file:
+        torch.save(checkpoint, file)
+
+
+def scale_biases(weights: dict[str, Tensor], pixel_std: float) -> None:
+    """
+    Of convolutions and ReLUs whose images are divided by `pixel_std`, so that their features are
+    those of before, divided by it. Those of SqueezeNet have a deviation of 38 without: heads that
+    are initialized for 1 then begin with a loss of 4.3 instead of ln 7, and boxes stay coarse.
+    """
+    for name, value in weights.items():
+        if name.endswith(".bias"):
+            value /= pixel_std
 
 
 def check_data(data: Path, runs: list[Run]) -> None:

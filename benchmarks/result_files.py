@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
-from sampling_experiments import DATASETS, RECIPES, Run, options_of
+from sampling_experiments import DATASETS, RECIPES, Run, config_digest, options_of
 from step_tables import StepLine
 
 __all__ = ["PROVENANCE", "ResultError", "Result", "look_up", "read_runs", "read_steps"]
@@ -126,6 +126,11 @@ def _parse(line: dict[str, Any]) -> Result:
     if line["options"] != json.loads(json.dumps(options)):  # which makes lists of tuples
         raise ValueError(
             f"it was made with {line['options']}, and they are {options} now: delete the line"
+        )
+    if line["config"] != config_digest(line["dataset"]):
+        raise ValueError(
+            f"it was made with another configs/{DATASETS[line['dataset']].config} than today's: "
+            "delete the line"
         )
     curves = line["curves"]
     kept = zip(curves["iteration"], curves["num_fg"], curves["num_bg"], strict=True)

@@ -2,12 +2,15 @@
 What is compared: the datasets, the recipes, and the experiments, each a table of docs/results.md.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 import numpy as np
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_pascal_voc
 
@@ -23,6 +26,7 @@ __all__ = [
     "Recipe",
     "Registered",
     "Run",
+    "config_digest",
     "num_iterations",
     "options_of",
     "register",
@@ -95,23 +99,41 @@ CLUTTER: Options = {
     "SOLVER.STEPS": (525, 650),
 }
 
+CARDS = ("nine", "ten", "jack", "queen", "king", "ace")
+CARDS_SOURCE = (
+    "It is that of github.com/EdjeElectronics/TensorFlow-Object-Detection-API-Tutorial-"
+    "Train-Multiple-Objects-Windows-10, 296 of its images split into 236 and 60."
+)
+
 DATASETS = {
     "cards": Dataset(
         "Playing cards",
         "benchmarks/faster_rcnn_SqueezeNet.yaml",
         {"MODEL.ROI_HEADS.NUM_CLASSES": 6},
         folder="cards",
-        class_names=("nine", "ten", "jack", "queen", "king", "ace"),
-        source="It is that of github.com/EdjeElectronics/TensorFlow-Object-Detection-API-Tutorial-"
-        "Train-Multiple-Objects-Windows-10, 296 of its images split into 236 and 60.",
+        class_names=CARDS,
+        source=CARDS_SOURCE,
     ),
     "bccd": Dataset(
         "Blood cells",
         "benchmarks/faster_rcnn_SqueezeNet.yaml",
-        {"MODEL.ROI_HEADS.NUM_CLASSES": 3, "MODEL.ANCHOR_GENERATOR.SIZES": [[24, 48, 96]]},
+        {
+            "MODEL.ROI_HEADS.NUM_CLASSES": 3,
+            "MODEL.ANCHOR_GENERATOR.SIZES": [[24, 48, 96]],
+            "MODEL.BACKBONE.FREEZE_AT": 2,  # what a microscope sees is farther from ImageNet
+        },
         folder="bccd",
         class_names=("RBC", "WBC", "Platelets"),
         source="It is github.com/Shenggan/BCCD_Dataset, 292 of its images split into 205 and 87.",
+    ),
+    "cards-random": Dataset(
+        "Playing cards, random weights",
+        "benchmarks/faster_rcnn_SqueezeNet.yaml",
+        {"MODEL.ROI_HEADS.NUM_CLASSES": 6, "MODEL.BACKBONE.FREEZE_AT": 0},
+        folder="cards",
+        class_names=CARDS,
+        source=CARDS_SOURCE,
+        pretrained=False,
     ),
     "clutter": Dataset("Made images", "demo/faster_rcnn_R_18.yaml", CLUTTER, pretrained=False),
     "clutter-30": Dataset(
@@ -125,22 +147,28 @@ DATASETS = {
 
 LR = "SOLVER.BASE_LR"
 B = "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE"
+FG = "MODEL.ROI_HEADS.POSITIVE_FRACTION"
 OHEM: Options = {"MODEL.ROI_HEADS.NAME": "OHEMROIHeads"}
 # Both, because the default may change.
 PAPER: Options = {**OHEM, "MODEL.OHEM.FOREGROUND": "mined"}
 BACKGROUND: Options = {**OHEM, "MODEL.OHEM.FOREGROUND": "sampled"}
-LATE: Options = {"MODEL.OHEM.WARMUP_ITERS": 350}  # half of the training
 
 RECIPES = {
     "stock": Recipe("Random sampling", {}),
     "paper": Recipe("OHEM as in the paper", PAPER),
     "background": Recipe("Background mining", BACKGROUND),
-    "late background": Recipe("Background mining, late", {**BACKGROUND, **LATE}),
-    "sure background": Recipe(
-        "Background mining, without what scores above .9",
-        {**BACKGROUND, "MODEL.OHEM.MAX_BG_SCORE": 0.9},
+    # What else is random.
+    "half": Recipe("Random sampling, half foreground", {FG: 0.5}),
+    "bg_lo": Recipe(
+        "Random sampling, background of an IoU of .1 or more", {"MODEL.ROI_HEADS.BG_LO": 0.1}
     ),
+    # Of more RoIs, few are foreground: the gradient is smaller, so the learning rate is larger.
+    "more": Recipe("Random sampling, 128 RoIs, learning rate 0.01", {B: 128, LR: 0.01}),
+    "all": Recipe("All RoIs, learning rate 0.01", {B: 2048, LR: 0.01}),
+    "half background": Recipe("Background mining, half foreground", {**BACKGROUND, FG: 0.5}),
 }
+
+COMPARED = ("stock", "paper", "background")
 
 
 def _with_values(
@@ -159,9 +187,8 @@ def _with_values(
     }
 
 
-COMPARED = ("stock", "paper", "background")
-LEARNING_RATES = _with_values(LR, "LR", "learning rate {}", (0.0025, 0.005, 0.01))
-BATCH_SIZES = _with_values(B, "B", "{} RoIs", (16, 128, 512))
+LEARNING_RATES = _with_values(LR, "LR", "learning rate {}", (0.00125, 0.0025, 0.01, 0.02))
+BATCH_SIZES = _with_values(B, "B", "{} RoIs", (16, 64, 128, 512))
 # The paper's with one thing changed.
 ONE_THING = {
     f"paper, {name}": Recipe(f"OHEM, {title}", {**PAPER, **changes})
@@ -177,11 +204,21 @@ ONE_THING = {
         ("1:3", "at most a quarter foreground", {"MODEL.OHEM.POSITIVE_FRACTION": 0.25}),
         ("classification", "by classification loss alone", {"MODEL.OHEM.BOX_LOSS_WEIGHT": 0.0}),
         ("box .2", "box loss weighted .2 in the ranking", {"MODEL.OHEM.BOX_LOSS_WEIGHT": 0.2}),
+        ("late", "from the middle of the training on", {"MODEL.OHEM.WARMUP_ITERS": 350}),
         ("L1", "L1 box loss", {"MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 0.0}),
+        ("GIoU", "GIoU box loss", {"MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": "giou"}),
         ("no clipping", "without gradient clipping", {"SOLVER.CLIP_GRADIENTS.ENABLED": False}),
     )
 }
-RECIPES.update({**LEARNING_RATES, **BATCH_SIZES, **ONE_THING})
+# Background is left out that scores above .9.
+SURE: Options = {"MODEL.OHEM.MAX_BG_SCORE": 0.9}
+SURE_BACKGROUND = {
+    f"sure {name}": Recipe(
+        f"{RECIPES[name].title}, without what scores above .9", {**RECIPES[name].options, **SURE}
+    )
+    for name in ("paper", "background")
+}
+RECIPES.update({**LEARNING_RATES, **BATCH_SIZES, **ONE_THING, **SURE_BACKGROUND})
 
 EXPERIMENTS = {
     "main": Experiment(
@@ -189,57 +226,58 @@ EXPERIMENTS = {
         "As many RoIs an image (32) and iterations (700) in all of them. Background mining: the "
         "foreground is a random sample.",
         ("cards", "bccd"),
-        ("stock", "paper", "background"),
+        COMPARED,
     ),
-    "more RoIs": Experiment(
-        "Is it better than to train on more RoIs?",
-        "128 of the some 400 RoIs that an image has, and 32.",
+    "best stock": Experiment(
+        "Or is there a better random sampling?",
+        "OHEM beside random sampling with more foreground, with more RoIs, with all of them (some "
+        "200 an image), and with Fast R-CNN's background.",
         ("cards", "bccd"),
-        ("stock, B 128", "background, B 128", "stock", "background"),
+        ("paper", "stock", "half", "more", "all", "bg_lo"),
         seeds=SEEDS[:3],
     ),
     "rare background": Experiment(
         "Where hard background is rare?",
         "The demo's images: objects among plain background, and few look-alikes without a label.",
         ("clutter",),
-        ("stock", "paper", "background"),
+        COMPARED,
     ),
-    "parts": Experiment(
-        "What of it helps?",
-        "What is mined, and when. Late: from the middle of the training on, and at random before.",
-        ("cards", "bccd"),
-        ("stock", "background", "late background"),
-        seeds=SEEDS[:1],
+    "random weights": Experiment(
+        "Without weights from ImageNet?",
+        "The cards again, with the backbone's weights at random, and none of them frozen.",
+        ("cards-random",),
+        COMPARED,
+        seeds=SEEDS[:3],
     ),
     "one thing": Experiment(
         "What does each part of it do?",
         "The paper's recipe with one thing changed.",
-        ("bccd",),
+        ("cards",),
         ("paper", *ONE_THING),
-        seeds=SEEDS[:1],
+        seeds=SEEDS[:3],
     ),
     "missing boxes": Experiment(
         "When boxes are missing?",
         "The test images have all of theirs. The blood cells are a real case: many of their cells "
         "have no box.",
         ("clutter", "clutter-30", "bccd"),
-        ("stock", "background", "sure background"),
+        (*COMPARED, *SURE_BACKGROUND),
         seeds=SEEDS[:3],
     ),
     "learning rates": Experiment(
         "At which learning rates?",
-        "The learning rate of the config is 0.00125.",
+        "The learning rate of the config is 0.005.",
         ("cards",),
         (*COMPARED, *LEARNING_RATES),
-        seeds=SEEDS[:1],
+        seeds=SEEDS[:2],
         varied=LR,
     ),
     "batch sizes": Experiment(
         "With how many RoIs?",
-        "",
-        ("bccd",),
+        "The learning rate is the same for all.",
+        ("cards",),
         (*COMPARED, *BATCH_SIZES),
-        seeds=SEEDS[:1],
+        seeds=SEEDS[:2],
         varied=B,
     ),
 }
@@ -263,6 +301,14 @@ def value_of(dataset: str, recipe: str, key: str) -> Any:
     for name in key.split("."):
         value = value[name]
     return value
+
+
+def config_digest(dataset: str) -> str:
+    """
+    Of what the dataset's config file says: results that were made with another are not comparable.
+    """
+    content = CfgNode.load_yaml_with_base(str(CONFIGS / DATASETS[dataset].config))
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def num_iterations(run: Run) -> int:

@@ -23,6 +23,7 @@ from sampling_experiments import (
     DATASETS,
     RECIPES,
     Run,
+    config_digest,
     num_iterations,
     options_of,
     register,
@@ -151,6 +152,7 @@ def main() -> None:
     result = {
         **run._asdict(),
         "options": options_of(run.dataset, run.recipe),
+        "config": config_digest(run.dataset),
         "iterations": iterations,
         **summarize(read_metrics(args.output), iterations, finished),
         **look_at_rois(cfg, args.output),

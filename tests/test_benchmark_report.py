@@ -81,6 +81,7 @@ def run_line(dataset, recipe, seed, ap, seconds=100.0, **fields):
         "recipe": recipe,
         "seed": seed,
         "options": dict(sampling_experiments.RECIPES[recipe].options),
+        "config": sampling_experiments.config_digest(dataset),
         "iterations": 400,
         "AP": ap,
         "AP50": None if diverged else 2 * ap,
@@ -521,6 +522,10 @@ def refused(tmp_path, make_page, message):
         ({"AP": float("nan")}, "cannot be read: AP is nan"),
         ({"diverged_at": 3}, "cannot be read: AP is 10.0, AP50 is 20.0 and diverged_at is 3"),
         ({"recipe": "ours"}, "cannot be read: it was made with {}, and they are {"),
+        (
+            {"config": "1234"},
+            "cannot be read: it was made with another configs/demo/faster_rcnn_R_18.yaml than",
+        ),
         ({"curves": {"iteration": [1], "num_fg": [], "num_bg": []}}, "cannot be read: zip"),
         ({"mean_roi_loss": [1]}, "cannot be read: "),
     ],

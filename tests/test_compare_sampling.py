@@ -232,3 +232,20 @@ def test_bad_input(arguments, message, monkeypatch, tmp_path):
 def test_a_classifier_that_is_not_there(tmp_path):
     with pytest.raises(compare_sampling.LabError, match=r"no.pth is not a file"):
         compare_sampling.convert_classifier(tmp_path / "no.pth", tmp_path / "backbone.pth")
+
+
+@torch.no_grad()
+def test_scaled_biases_scale_the_features():
+    """
+    Those of torchvision's own forward, on images that are not divided.
+    """
+    seed_all_rng(0)
+    classifier = torchvision.models.squeezenet1_0()
+    for name, value in classifier.named_parameters():
+        if name.endswith("bias"):  # torchvision's are 0
+            value.normal_(std=30)
+    images = 100 * torch.randn(2, 3, 64, 96)
+    expected = classifier.features(images)
+    compare_sampling.scale_biases(classifier.state_dict(), 57.0)
+    assert torch.allclose(57 * classifier.features(images / 57), expected, rtol=1e-3, atol=1e-2)
+    assert expected.std() > 10
