@@ -5,7 +5,7 @@ keep what came out in benchmarks/results/sampling_*.jsonl, one line a run. bench
 makes docs/results.md of it.
 
     python benchmarks/compare_sampling.py --data DATA --classifier squeezenet1_0.pth --jobs 2
-    python benchmarks/compare_sampling.py --data DATA --classifier squeezenet1_0.pth main parts
+    python benchmarks/compare_sampling.py --data DATA --classifier squeezenet1_0.pth main
 
 It can be stopped at any time: the same command does what is left. A run that was stopped begins
 anew, because one that goes on from a checkpoint would see its images in another order.
@@ -196,6 +196,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder of the datasets")
     parser.add_argument("--classifier", type=Path, required=True, help="weights of torchvision's")
     parser.add_argument("--jobs", type=int, default=1, help="how many runs at a time")
+    parser.add_argument(
+        "--datasets", nargs="+", choices=DATASETS, default=list(DATASETS), help="by default all"
+    )
     parser.add_argument("--output", type=Path, default=ROOT / "output/compare_sampling")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results")
     parser.add_argument(
@@ -210,6 +213,7 @@ def main() -> None:
     # Experiments share runs. In the order of the seeds, so that what is there can be compared
     # whenever it is stopped.
     runs = sorted(dict.fromkeys(x for e in experiments for x in e.runs()), key=lambda x: x.seed)
+    runs = [x for x in runs if x.dataset in args.datasets]
 
     output = args.output.resolve()
     lab = Lab(args.data.resolve(), output / "backbone.pth", output, args.results, args.jobs)
