@@ -240,11 +240,11 @@ EXPERIMENTS = {
     ),
     "best stock": Experiment(
         "Or is there a better random sampling?",
-        "OHEM beside random sampling with more foreground, with more RoIs, with all of them (some "
-        "200 an image), and with Fast R-CNN's background.",
+        "Both ways of mining beside random sampling with more foreground, with more RoIs, with all of "
+        "them, and with Fast R-CNN's background.",
         ("cards", "bccd"),
-        ("paper", "stock", "half", "more", "all", "bg_lo"),
-        seeds=SEEDS[:3],
+        ("background", "paper", "stock", "half", "more", "all", "bg_lo"),
+        seeds=SEEDS[:2],
     ),
     "rare background": Experiment(
         "Where hard background is rare?",
@@ -264,7 +264,7 @@ EXPERIMENTS = {
         "The paper's recipe with one thing changed.",
         ("cards",),
         ("paper", *ONE_THING),
-        seeds=SEEDS[:3],
+        seeds=SEEDS[:1],
     ),
     "missing boxes": Experiment(
         "When boxes are missing?",
@@ -272,14 +272,14 @@ EXPERIMENTS = {
         "have no box.",
         ("clutter", "clutter-30", "bccd"),
         (*COMPARED, *SURE_BACKGROUND),
-        seeds=SEEDS[:3],
+        seeds=SEEDS[:1],
     ),
     "learning rates": Experiment(
         "At which learning rates?",
         "In the other tables it is .005.",
         ("cards",),
         (*COMPARED, *RATES_OF_CARDS),
-        seeds=SEEDS[:2],
+        seeds=SEEDS[:1],
         varied=LR,
     ),
     "learning rates of cells": Experiment(
@@ -295,7 +295,7 @@ EXPERIMENTS = {
         "The learning rate is the same for all.",
         ("cards",),
         (*COMPARED, *BATCH_SIZES),
-        seeds=SEEDS[:2],
+        seeds=SEEDS[:1],
         varied=B,
     ),
 }
