@@ -171,6 +171,12 @@ RECIPES = {
     ),
     # Of more RoIs, few are foreground: the gradient is smaller, so the learning rate is larger.
     "more": Recipe("Random sampling, 128 RoIs, learning rate .01", {B: 128, LR: 0.01}),
+    "more paper": Recipe(
+        "OHEM as in the paper, 128 RoIs, learning rate .01", {**PAPER, B: 128, LR: 0.01}
+    ),
+    "more background": Recipe(
+        "Background mining, 128 RoIs, learning rate .01", {**BACKGROUND, B: 128, LR: 0.01}
+    ),
     "all": Recipe("All RoIs, learning rate .01", {B: 2048, LR: 0.01}),
     "half background": Recipe("Background mining, half foreground", {**BACKGROUND, FG: 0.5}),
 }
@@ -245,6 +251,13 @@ EXPERIMENTS = {
         ("cards", "bccd"),
         ("background", "paper", "stock", "half", "more", "all", "bg_lo"),
         seeds=SEEDS[:2],
+    ),
+    "more RoIs": Experiment(
+        "And of more RoIs?",
+        "Mining among the same proposals, of which four times as many are kept.",
+        ("cards",),
+        ("more", "more paper", "more background", "paper", "background"),
+        seeds=SEEDS[:3],
     ),
     "rare background": Experiment(
         "Where hard background is rare?",

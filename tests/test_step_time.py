@@ -10,10 +10,13 @@ import step_models
 import step_parts
 import step_time as benchmark
 import torch
+import torchvision
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.utils.events import EventStorage, get_event_storage
+from fvcore.nn import FlopCountAnalysis
 from step_models import HALF, LOSS_LAYER, MODELS, NUM_OBJECTS, OHEM, STOCK
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from ohem_d2.modeling.roi_heads import loss_layer, ohem
 
@@ -190,6 +193,20 @@ class SmallHead(nn.Module):
         storage.put_scalar("roi_head/num_fg_samples", 3)
         storage.put_scalar("roi_head/num_bg_samples", 7)
         return {"loss": self.trained(self.frozen(inputs)).sum()}
+
+
+@torch.no_grad()
+def test_operations_are_those_that_fvcore_counts():
+    """
+    Of a forward pass, which is what fvcore counts: a multiplication and an addition as one.
+    """
+    network = torchvision.models.squeezenet1_0().eval()
+    images = torch.randn(2, 3, 64, 96)
+    with FlopCounterMode(display=False) as counter:
+        network(images)
+    fvcore = FlopCountAnalysis(network, images).unsupported_ops_warnings(False)
+    by_operator = fvcore.by_operator()
+    assert counter.get_total_flops() == 2 * (by_operator["conv"] + by_operator["linear"])
 
 
 def test_operations_of_a_small_head():
