@@ -103,20 +103,15 @@ CLUTTER: Options = {
     "SOLVER.STEPS": (525, 650),
 }
 
-CARDS = ("nine", "ten", "jack", "queen", "king", "ace")
-CARDS_SOURCE = (
-    "It is that of github.com/EdjeElectronics/TensorFlow-Object-Detection-API-Tutorial-"
-    "Train-Multiple-Objects-Windows-10, 296 of its images split into 236 and 60."
-)
-
 DATASETS = {
     "cards": Dataset(
         "Playing cards",
         "benchmarks/faster_rcnn_SqueezeNet.yaml",
         {"MODEL.ROI_HEADS.NUM_CLASSES": 6},
         folder="cards",
-        class_names=CARDS,
-        source=CARDS_SOURCE,
+        class_names=("nine", "ten", "jack", "queen", "king", "ace"),
+        source="It is that of github.com/EdjeElectronics/TensorFlow-Object-Detection-API-Tutorial-"
+        "Train-Multiple-Objects-Windows-10, 296 of its images split into 236 and 60.",
     ),
     "bccd": Dataset(
         "Blood cells",
@@ -135,15 +130,6 @@ DATASETS = {
         folder="bccd",
         class_names=("RBC", "WBC", "Platelets"),
         source="It is github.com/Shenggan/BCCD_Dataset, 292 of its images split into 205 and 87.",
-    ),
-    "cards-random": Dataset(
-        "Playing cards, random weights",
-        "benchmarks/faster_rcnn_SqueezeNet.yaml",
-        {"MODEL.ROI_HEADS.NUM_CLASSES": 6, "MODEL.BACKBONE.FREEZE_AT": 0},
-        folder="cards",
-        class_names=CARDS,
-        source=CARDS_SOURCE,
-        pretrained=False,
     ),
     "clutter": Dataset("Made images", "demo/faster_rcnn_R_18.yaml", CLUTTER, pretrained=False),
     "clutter-30": Dataset(
@@ -178,33 +164,17 @@ RECIPES = {
         "Background mining, 128 RoIs, learning rate .01", {**BACKGROUND, B: 128, LR: 0.01}
     ),
     "all": Recipe("All RoIs, learning rate .01", {B: 2048, LR: 0.01}),
-    "half background": Recipe("Background mining, half foreground", {**BACKGROUND, FG: 0.5}),
 }
 
 COMPARED = ("stock", "paper", "background")
 
-
-def _with_values(
-    key: str, letters: str, words: str, values: tuple[float, ...]
-) -> dict[str, Recipe]:
-    """
-    Recipes with another value of a key than the config's.
-    """
-    return {
-        f"{name}, {letters} {value:g}": Recipe(
-            f"{RECIPES[name].title}, {words.format(f'{value:g}')}",
-            {**RECIPES[name].options, key: value},
-        )
-        for name in COMPARED
-        for value in values
-    }
-
-
-LEARNING_RATES = _with_values(LR, "LR", "learning rate {}", (0.0025, 0.005, 0.01, 0.02))
-# Without the dataset's own.
-RATES_OF_CARDS = [x for x in LEARNING_RATES if not x.endswith(" 0.005")]
-RATES_OF_CELLS = [x for x in LEARNING_RATES if not x.endswith(" 0.01")]
-BATCH_SIZES = _with_values(B, "B", "{} RoIs", (16, 64, 128, 512))
+LEARNING_RATES = {
+    f"{name}, LR {value:g}": Recipe(
+        f"{RECIPES[name].title}, learning rate {value:g}", {**RECIPES[name].options, LR: value}
+    )
+    for name in COMPARED
+    for value in (0.0025, 0.01, 0.02)
+}
 # The paper's with one thing changed.
 ONE_THING = {
     f"paper, {name}": Recipe(f"OHEM, {title}", {**PAPER, **changes})
@@ -234,7 +204,7 @@ SURE_BACKGROUND = {
     )
     for name in ("paper", "background")
 }
-RECIPES.update({**LEARNING_RATES, **BATCH_SIZES, **ONE_THING, **SURE_BACKGROUND})
+RECIPES.update({**LEARNING_RATES, **ONE_THING, **SURE_BACKGROUND})
 
 EXPERIMENTS = {
     "main": Experiment(
@@ -246,8 +216,8 @@ EXPERIMENTS = {
     ),
     "best stock": Experiment(
         "Or is there a better random sampling?",
-        "Both ways of mining beside random sampling with more foreground, with more RoIs, with all of "
-        "them, and with Fast R-CNN's background.",
+        "Both ways of mining beside random sampling with more foreground, with more RoIs, with all "
+        "of them, and with Fast R-CNN's background.",
         ("cards", "bccd"),
         ("background", "paper", "stock", "half", "more", "all", "bg_lo"),
         seeds=SEEDS[:2],
@@ -264,13 +234,6 @@ EXPERIMENTS = {
         "The demo's images: objects among plain background, and few look-alikes without a label.",
         ("clutter",),
         COMPARED,
-    ),
-    "random weights": Experiment(
-        "Without weights from ImageNet?",
-        "The cards again, with the backbone's weights at random, and none of them frozen.",
-        ("cards-random",),
-        COMPARED,
-        seeds=SEEDS[:3],
     ),
     "one thing": Experiment(
         "What does each part of it do?",
@@ -291,25 +254,9 @@ EXPERIMENTS = {
         "At which learning rates?",
         "In the other tables it is .005.",
         ("cards",),
-        (*COMPARED, *RATES_OF_CARDS),
+        (*COMPARED, *LEARNING_RATES),
         seeds=SEEDS[:1],
         varied=LR,
-    ),
-    "learning rates of cells": Experiment(
-        "And with the blood cells?",
-        "In the other tables it is .01.",
-        ("bccd",),
-        (*COMPARED, *RATES_OF_CELLS),
-        seeds=SEEDS[:1],
-        varied=LR,
-    ),
-    "batch sizes": Experiment(
-        "With how many RoIs?",
-        "The learning rate is the same for all.",
-        ("cards",),
-        (*COMPARED, *BATCH_SIZES),
-        seeds=SEEDS[:1],
-        varied=B,
     ),
 }
 
