@@ -218,6 +218,12 @@ EXPERIMENTS = {
         ("background", "paper", "stock", "half", "more", "more paper", "all", "bg_lo"),
         seeds=SEEDS[:2],
     ),
+    "larger rate": Experiment(
+        "And at a larger learning rate?",
+        "Random sampling at twice the learning rate, and mining at that of the first table.",
+        ("cards",),
+        ("stock, LR 0.01", "stock", "paper", "background"),
+    ),
     "more RoIs": Experiment(
         "And of more RoIs?",
         "Mining among the same proposals, of which four times as many are kept.",
