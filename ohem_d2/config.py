@@ -23,7 +23,7 @@ def add_ohem_config(cfg: CN) -> None:
 
     # "sampled": foreground is a random sample, as large as detectron2's (at most
     # MODEL.ROI_HEADS.POSITIVE_FRACTION), and the hardest background fills the batch. "mined": it is
-    # ranked like background, as in the paper, which suffers where boxes are missing: see
+    # ranked like background, as in the paper. Which is better depends on the data: see
     # docs/results.md.
     _C.MODEL.OHEM.FOREGROUND = "sampled"
 

@@ -113,3 +113,5 @@ def test_results_are_those_of_the_page():
     rows = [x for x in section.splitlines() if x.startswith("|")]
     assert len(rows) == 2 * 5  # two datasets, three recipes
     assert all(row in page for row in rows)
+    numbers = re.findall(r"\d+\.\d AP\b", section)
+    assert len(numbers) == 3 and all(x in page for x in numbers)
