@@ -157,14 +157,17 @@ def convert_classifier(classifier: Path, weights: Path) -> None:
     if not classifier.is_file():
         raise LabError(f"--classifier {classifier} is not a file.")
     command = [sys.executable, "-W", "ignore", str(ROOT / "tools/convert_weights.py")]
-    command += ["--config-file", str(SQUEEZENET), "--other-input", str(classifier), str(weights)]
+    # Under another name, because runs of another process may be reading the weights.
+    converted = weights.with_name(f"{weights.stem}_unscaled{weights.suffix}")
+    command += ["--config-file", str(SQUEEZENET), "--other-input", str(classifier), str(converted)]
     process = subprocess.run(command, capture_output=True, text=True)
     if process.returncode != 0:
         raise LabError(process.stderr.strip())
-    checkpoint = torch.load(weights)
+    checkpoint = torch.load(converted)
     scale_biases(checkpoint["model"], load_config(str(SQUEEZENET)).MODEL.PIXEL_STD[0])
     with atomic_file(weights) as file:
         torch.save(checkpoint, file)
+    converted.unlink()
 
 
 def scale_biases(weights: dict[str, Tensor], pixel_std: float) -> None:
