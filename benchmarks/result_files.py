@@ -127,11 +127,9 @@ def _parse(line: dict[str, Any]) -> Result:
         raise ValueError(
             f"it was made with {line['options']}, and they are {options} now: delete the line"
         )
-    if line["config"] != config_digest(line["dataset"]):
-        raise ValueError(
-            f"it was made with another configs/{DATASETS[line['dataset']].config} than today's: "
-            "delete the line"
-        )
+    config = DATASETS[line["dataset"]].config
+    if line["config"] != config_digest(config):
+        raise ValueError(f"it was made with another configs/{config} than today's: delete the line")
     curves = line["curves"]
     kept = zip(curves["iteration"], curves["num_fg"], curves["num_bg"], strict=True)
     return Result(

@@ -5,7 +5,7 @@ What is compared: the datasets, the recipes, and the experiments, each a table o
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
@@ -289,11 +289,12 @@ def value_of(dataset: str, recipe: str, key: str) -> Any:
     return value
 
 
-def config_digest(dataset: str) -> str:
+@cache  # each line of results is compared with it
+def config_digest(config: str) -> str:
     """
-    Of what the dataset's config file says: results that were made with another are not comparable.
+    Of what a dataset's config file says: results that were made with another are not comparable.
     """
-    content = CfgNode.load_yaml_with_base(str(CONFIGS / DATASETS[dataset].config))
+    content = CfgNode.load_yaml_with_base(str(CONFIGS / config))
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 

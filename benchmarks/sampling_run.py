@@ -152,7 +152,7 @@ def main() -> None:
     result = {
         **run._asdict(),
         "options": options_of(run.dataset, run.recipe),
-        "config": config_digest(run.dataset),
+        "config": config_digest(dataset.config),
         "iterations": iterations,
         **summarize(read_metrics(args.output), iterations, finished),
         **look_at_rois(cfg, args.output),

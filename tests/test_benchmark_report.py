@@ -81,7 +81,7 @@ def run_line(dataset, recipe, seed, ap, seconds=100.0, **fields):
         "recipe": recipe,
         "seed": seed,
         "options": dict(sampling_experiments.RECIPES[recipe].options),
-        "config": sampling_experiments.config_digest(dataset),
+        "config": sampling_experiments.config_digest(sampling_experiments.DATASETS[dataset].config),
         "iterations": 400,
         "AP": ap,
         "AP50": None if diverged else 2 * ap,
