@@ -4,7 +4,7 @@ What is compared: the datasets, the recipes, and the experiments, each a table o
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import register_pascal_voc
+from detectron2.data.datasets import load_voc_instances
 
 from ohem_d2.engine import load_config
 
@@ -50,6 +50,7 @@ class Dataset(NamedTuple):
     options: Options
     folder: Optional[str] = None  # in --data, in the layout of PASCAL VOC. None: made here.
     class_names: tuple[str, ...] = ()
+    background_classes: tuple[str, ...] = ()  # that are annotated, and not to be found
     source: str = ""  # where to get it
     pretrained: bool = True  # whether the backbone begins with --weights
     missing: float = 0.0  # the share of the training annotations that is deleted
@@ -103,6 +104,25 @@ CLUTTER: Options = {
     "SOLVER.STEPS": (525, 650),
 }
 
+BLOOD_CELLS = Dataset(
+    "Blood cells",
+    "benchmarks/faster_rcnn_SqueezeNet.yaml",
+    {
+        "MODEL.ROI_HEADS.NUM_CLASSES": 3,
+        # Stride 8 and small anchors, without which no platelet is found; and what a microscope
+        # sees is farther from ImageNet.
+        "MODEL.TORCHVISION.OUT_FEATURES": ["stage3"],
+        "MODEL.RPN.IN_FEATURES": ["stage3"],
+        "MODEL.ROI_HEADS.IN_FEATURES": ["stage3"],
+        "MODEL.ANCHOR_GENERATOR.SIZES": [[16, 36, 84]],
+        "MODEL.BACKBONE.FREEZE_AT": 2,
+        LR: 0.01,
+    },
+    folder="bccd",
+    class_names=("RBC", "WBC", "Platelets"),
+    source="It is github.com/Shenggan/BCCD_Dataset, 292 of its images split into 205 and 87.",
+)
+
 DATASETS = {
     "cards": Dataset(
         "Playing cards",
@@ -113,23 +133,25 @@ DATASETS = {
         source="It is that of github.com/EdjeElectronics/TensorFlow-Object-Detection-API-Tutorial-"
         "Train-Multiple-Objects-Windows-10, 296 of its images split into 236 and 60.",
     ),
-    "bccd": Dataset(
-        "Blood cells",
-        "benchmarks/faster_rcnn_SqueezeNet.yaml",
-        {
+    "bccd": BLOOD_CELLS,
+    "bccd-rare": BLOOD_CELLS._replace(
+        title="Blood cells, without the red ones",
+        options={**BLOOD_CELLS.options, "MODEL.ROI_HEADS.NUM_CLASSES": 2},
+        class_names=("WBC", "Platelets"),
+        background_classes=("RBC",),
+    ),
+    "bccd-random": BLOOD_CELLS._replace(
+        title="Blood cells, from random weights",
+        config="demo/faster_rcnn_R_18.yaml",
+        options={
+            **CLUTTER,
             "MODEL.ROI_HEADS.NUM_CLASSES": 3,
-            # Stride 8 and small anchors, without which no platelet is found; and what a microscope
-            # sees is farther from ImageNet.
-            "MODEL.TORCHVISION.OUT_FEATURES": ["stage3"],
-            "MODEL.RPN.IN_FEATURES": ["stage3"],
-            "MODEL.ROI_HEADS.IN_FEATURES": ["stage3"],
             "MODEL.ANCHOR_GENERATOR.SIZES": [[16, 36, 84]],
-            "MODEL.BACKBONE.FREEZE_AT": 2,
-            LR: 0.01,
+            "INPUT.MIN_SIZE_TRAIN": (192,),
+            "INPUT.MIN_SIZE_TEST": 192,
+            B: 32,
         },
-        folder="bccd",
-        class_names=("RBC", "WBC", "Platelets"),
-        source="It is github.com/Shenggan/BCCD_Dataset, 292 of its images split into 205 and 87.",
+        pretrained=False,
     ),
     "clutter": Dataset("Made images", "demo/faster_rcnn_R_18.yaml", CLUTTER, pretrained=False),
     "clutter-30": Dataset(
@@ -159,15 +181,12 @@ RECIPES = {
     "bg_lo": Recipe(
         "Random sampling, background of an IoU of .1 or more", {"MODEL.ROI_HEADS.BG_LO": 0.1}
     ),
-    # Of more RoIs, few are foreground: the gradient is smaller, so the learning rate is larger.
-    "more": Recipe("Random sampling, 128 RoIs, learning rate .01", {B: 128, LR: 0.01}),
-    "more paper": Recipe(
-        "OHEM as in the paper, 128 RoIs, learning rate .01", {**PAPER, B: 128, LR: 0.01}
+    "all": Recipe("All RoIs, learning rate 0.01", {B: 2048, LR: 0.01}),
+    # As long as mining takes for 700 iterations.
+    "longer": Recipe(
+        "Random sampling, 1,200 iterations",
+        {"SOLVER.MAX_ITER": 1200, "SOLVER.STEPS": (900, 1114)},
     ),
-    "more background": Recipe(
-        "Background mining, 128 RoIs, learning rate .01", {**BACKGROUND, B: 128, LR: 0.01}
-    ),
-    "all": Recipe("All RoIs, learning rate .01", {B: 2048, LR: 0.01}),
 }
 
 COMPARED = ("stock", "paper", "background")
@@ -178,6 +197,15 @@ LEARNING_RATES = {
     )
     for name in COMPARED
     for value in (0.01, 0.02)
+}
+# Of more RoIs, few are foreground: the gradient is smaller, so the learning rate is larger.
+NUM_ROIS = {
+    f"{name}, B {value}": Recipe(
+        f"{RECIPES[name].title}, {value} RoIs, learning rate {rate:g}",
+        {**RECIPES[name].options, B: value, LR: rate},
+    )
+    for name in COMPARED
+    for value, rate in ((16, 0.005), (128, 0.01), (512, 0.01))
 }
 # The paper's with one thing changed.
 ONE_THING = {
@@ -200,7 +228,7 @@ ONE_THING = {
         ("no clipping", "without gradient clipping", {"SOLVER.CLIP_GRADIENTS.ENABLED": False}),
     )
 }
-RECIPES.update({**LEARNING_RATES, **ONE_THING})
+RECIPES.update({**LEARNING_RATES, **NUM_ROIS, **ONE_THING})
 
 EXPERIMENTS = {
     "main": Experiment(
@@ -215,8 +243,18 @@ EXPERIMENTS = {
         "Both ways of mining beside random sampling with more foreground, with more RoIs, with all "
         "of them, and with Fast R-CNN's background.",
         ("cards",),
-        ("background", "paper", "stock", "half", "more", "more paper", "all", "bg_lo"),
+        (
+            *("background", "paper", "stock", "half", "bg_lo"),
+            *("stock, B 128", "paper, B 128", "all"),
+        ),
         seeds=SEEDS[:2],
+    ),
+    "equal time": Experiment(
+        "Or is the time better spent on more iterations?",
+        "Random sampling for as long as mining takes, with the steps of the learning rate in "
+        "proportion.",
+        ("cards", "bccd"),
+        ("longer", "stock", "paper", "background"),
     ),
     "larger rate": Experiment(
         "And at a larger learning rate?",
@@ -228,7 +266,21 @@ EXPERIMENTS = {
         "And of more RoIs?",
         "Mining among the same proposals, of which four times as many are kept.",
         ("cards",),
-        ("more", "more background", "background"),
+        ("stock, B 128", "background, B 128", "background"),
+    ),
+    "rare foreground": Experiment(
+        "Where foreground is rare?",
+        "The blood cells again, with the red ones, which are 85 % of the boxes, as background: a "
+        "test of the guess that this is what the cards have and they have not.",
+        ("bccd-rare",),
+        COMPARED,
+    ),
+    "random weights": Experiment(
+        "From random weights?",
+        "The demo's detector, a part of ResNet-18, which has not learned from ImageNet.",
+        ("bccd-random",),
+        COMPARED,
+        seeds=SEEDS[:3],
     ),
     "rare background": Experiment(
         "Where hard background is rare?",
@@ -241,7 +293,15 @@ EXPERIMENTS = {
         "The paper's recipe with one thing changed.",
         ("cards",),
         ("paper", *ONE_THING),
+        seeds=SEEDS[:3],
+    ),
+    "numbers of RoIs": Experiment(
+        "How many RoIs?",
+        "With 128 and more, the learning rate is .01, and .005 with less.",
+        ("cards",),
+        (*COMPARED, *NUM_ROIS),
         seeds=SEEDS[:1],
+        varied=B,
     ),
     "sure background": Experiment(
         "Without background that looks like an object?",
@@ -255,8 +315,7 @@ EXPERIMENTS = {
         "A known share of the boxes is deleted from the training images, and none from the test "
         "images.",
         ("clutter-30",),
-        ("stock", "background", "sure background"),
-        seeds=SEEDS[:1],
+        (*COMPARED, "sure background"),
     ),
     "learning rates": Experiment(
         "At which learning rates?",
@@ -324,11 +383,20 @@ def register(dataset: str, data: Path) -> Registered:
     if spec.folder is None:
         train, test = "clutter_coco_train", "clutter_voc_test"
     else:
-        train, test = f"{spec.folder}_train", f"{spec.folder}_val"
+        train, test = f"{dataset}_train", f"{dataset}_val"
+        annotated = spec.class_names + spec.background_classes
         for name, split in ((train, "train"), (test, "val")):
-            # 2012: average precision is the area under the curve, and not its mean at 11 points.
-            register_pascal_voc(name, str(data / spec.folder), split, 2012, spec.class_names)
-            MetadataCatalog.get(name).evaluator_type = "pascal_voc"
+            folder = str(data / spec.folder)
+            load = partial(load_voc_instances, folder, split, annotated)
+            DatasetCatalog.register(name, partial(_of_classes, load, len(spec.class_names)))
+            MetadataCatalog.get(name).set(
+                thing_classes=list(spec.class_names),
+                evaluator_type="pascal_voc",
+                dirname=folder,
+                split=split,
+                # Average precision is the area under the curve, and not its mean at 11 points.
+                year=2012,
+            )
     if not spec.missing:
         return Registered(train, train, test)
 
@@ -336,6 +404,16 @@ def register(dataset: str, data: Path) -> Registered:
     DatasetCatalog.register(rest, partial(_delete_annotations, train, spec.missing))
     MetadataCatalog.get(rest).thing_classes = MetadataCatalog.get(test).thing_classes
     return Registered(rest, train, test)
+
+
+def _of_classes(load: Callable[[], list[dict[str, Any]]], num: int) -> list[dict[str, Any]]:
+    """
+    What it loads without the annotations of other than the first classes.
+    """
+    return [
+        {**record, "annotations": [x for x in record["annotations"] if x["category_id"] < num]}
+        for record in load()
+    ]
 
 
 def _delete_annotations(name: str, share: float) -> list[dict[str, Any]]:
