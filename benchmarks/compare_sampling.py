@@ -25,6 +25,7 @@ import sys
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Lock
 
 import torch
@@ -157,17 +158,18 @@ def convert_classifier(classifier: Path, weights: Path) -> None:
     if not classifier.is_file():
         raise LabError(f"--classifier {classifier} is not a file.")
     command = [sys.executable, "-W", "ignore", str(ROOT / "tools/convert_weights.py")]
-    # Under another name, because runs of another process may be reading the weights.
-    converted = weights.with_name(f"{weights.stem}_unscaled{weights.suffix}")
-    command += ["--config-file", str(SQUEEZENET), "--other-input", str(classifier), str(converted)]
-    process = subprocess.run(command, capture_output=True, text=True)
-    if process.returncode != 0:
-        raise LabError(process.stderr.strip())
-    checkpoint = torch.load(converted)
+    # In a folder of its own: another process may do the same, and its runs read the weights.
+    with TemporaryDirectory(dir=weights.parent) as folder:
+        converted = Path(folder) / "unscaled.pth"
+        command += ["--config-file", str(SQUEEZENET), "--other-input"]
+        command += [str(classifier), str(converted)]
+        process = subprocess.run(command, capture_output=True, text=True)
+        if process.returncode != 0:
+            raise LabError(process.stderr.strip())
+        checkpoint = torch.load(converted)
     scale_biases(checkpoint["model"], load_config(str(SQUEEZENET)).MODEL.PIXEL_STD[0])
     with atomic_file(weights) as file:
         torch.save(checkpoint, file)
-    converted.unlink()
 
 
 def scale_biases(weights: dict[str, Tensor], pixel_std: float) -> None:
