@@ -2,12 +2,16 @@
 Configs, and small ROI heads and RoIs for the tests of the method.
 """
 
+import faulthandler
+import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_pascal_voc
@@ -198,6 +202,44 @@ def use_clutter(root):
         DatasetCatalog.remove(name)
         MetadataCatalog.pop(name)
     register_clutter(str(root))
+
+
+def run_in_two_processes(function, *arguments):
+    """
+    Args:
+        function: takes its rank and the arguments.
+
+    Returns:
+        dict: what it returns, by rank.
+    """
+    # The processes meet in a store of this one, which is there until both have ended. A file is
+    # removed by one while the other may open it.
+    store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    with mp.Manager() as manager:
+        results = manager.dict()
+        context = mp.start_processes(
+            _run_in_a_process,
+            (store.port, function, arguments, results),
+            nprocs=2,
+            join=False,
+            start_method="spawn",
+        )
+        deadline = time.monotonic() + 300
+        while not context.join(timeout=1):
+            if time.monotonic() > deadline:
+                for process in context.processes:
+                    process.kill()
+                pytest.fail("The processes wait for each other.")
+        return dict(results)
+
+
+def _run_in_a_process(rank, port, function, arguments, results):
+    faulthandler.enable()
+    store = dist.TCPStore("localhost", port, is_master=False)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    results[rank] = function(rank, *arguments)
+    dist.barrier()  # none leaves while the other still talks to it
+    dist.destroy_process_group()
 
 
 def make_voc(root, name, images, year=2012):

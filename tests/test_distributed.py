@@ -2,12 +2,8 @@
 DistributedDataParallel on two processes that have different things to learn from.
 """
 
-import time
-
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from conftest import (
     FAMILIES,
     build_heads,
@@ -16,6 +12,7 @@ from conftest import (
     make_features,
     make_proposals,
     make_targets,
+    run_in_two_processes,
 )
 from detectron2.utils.events import EventStorage
 from torch.nn.parallel import DistributedDataParallel
@@ -36,8 +33,7 @@ class RoIHeadsOnFeatures(torch.nn.Module):
         return self.heads(None, features, proposals, targets)[1]
 
 
-def train(rank, init_method, options, objects, results):
-    dist.init_process_group("gloo", init_method=init_method, rank=rank, world_size=2)
+def train(rank, options, objects):
     heads = build_heads(heads_config(MODEL__OHEM__MINING_BATCH_SIZE=8, **options), seed=rank)
     model = DistributedDataParallel(RoIHeadsOnFeatures(heads), broadcast_buffers=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
@@ -50,26 +46,16 @@ def train(rank, init_method, options, objects, results):
         optimizer.zero_grad()
         sum(losses.values()).backward()
         optimizer.step()
-    results[rank] = {name: p.detach() for name, p in model.module.named_parameters()}
-    dist.destroy_process_group()
+    return {name: p.detach() for name, p in model.module.named_parameters()}
 
 
-def check_training(tmp_path, options, objects):
+def check_training(options, objects):
     """
     Two processes train without waiting for each other forever, and end with the same parameters,
     all of them changed.
     """
-    with mp.Manager() as manager:
-        results = manager.dict()
-        arguments = (f"file://{tmp_path}/rendezvous", options, objects, results)
-        context = mp.start_processes(train, arguments, nprocs=2, join=False, start_method="spawn")
-        deadline = time.monotonic() + 120
-        while not context.join(timeout=1):
-            if time.monotonic() > deadline:
-                for process in context.processes:
-                    process.kill()
-                pytest.fail("The processes wait for each other.")
-        first, second = results[0], results[1]
+    results = run_in_two_processes(train, options, objects)
+    first, second = results[0], results[1]
     initial_heads = build_heads(heads_config(**options), seed=0)
     initial = dict(RoIHeadsOnFeatures(initial_heads).named_parameters())
     for name, p in first.items():
@@ -89,12 +75,12 @@ def check_training(tmp_path, options, objects):
         ),
     ],
 )
-def test_one_rank_has_nothing_to_learn_from(tmp_path, options):
+def test_one_rank_has_nothing_to_learn_from(options):
     # Not an object nor a proposal, and in the last step none on either.
-    check_training(tmp_path, options, objects=[[3, 3, 0], [0, 0, 0]])
+    check_training(options, objects=[[3, 3, 0], [0, 0, 0]])
 
 
-def test_synchronized_batch_norm_with_different_numbers_of_rois(tmp_path):
+def test_synchronized_batch_norm_with_different_numbers_of_rois():
     # 9 mining batches in one process and 3 in the other: were batch norm synchronized in each,
     # the first would wait for the second.
     options = {
@@ -102,4 +88,4 @@ def test_synchronized_batch_norm_with_different_numbers_of_rois(tmp_path):
         "MODEL__ROI_BOX_HEAD__CONV_DIM": 8,
         "MODEL__ROI_BOX_HEAD__NORM": "naiveSyncBN",
     }
-    check_training(tmp_path, options, objects=[[3, 3], [1, 1]])
+    check_training(options, objects=[[3, 3], [1, 1]])

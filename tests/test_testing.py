@@ -4,10 +4,9 @@ import time
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
-from conftest import load_config, use_clutter
+from conftest import load_config, run_in_two_processes, use_clutter
 from detectron2.modeling import build_model
+from detectron2.utils import comm
 from torch import nn
 
 from ohem_d2.data.datasets.clutter import generate_clutter
@@ -94,26 +93,16 @@ def test_results_of_a_run_that_fails_do_not_replace_those_that_are_there(
     assert {x: x.read_bytes() for x in tmp_path.rglob("*.*")} == files
 
 
-def evaluate_in_a_process(rank, root, output, results):
-    dist.init_process_group(
-        "gloo", init_method=f"file://{output}/rendezvous", rank=rank, world_size=2
-    )
-    from detectron2.utils import comm
-
+def evaluate_in_a_process(rank, root, output):
     if hasattr(comm, "create_local_process_group"):
         comm.create_local_process_group(2)
-    results[rank] = metrics(evaluate(root, output, *ON))
-    dist.destroy_process_group()
+    return metrics(evaluate(root, output, *ON))
 
 
 def test_two_processes_are_one(root, tmp_path):
-    with mp.Manager() as manager:
-        results = manager.dict()
-        (tmp_path / "two").mkdir()
-        arguments = (root, tmp_path / "two", results)
-        mp.start_processes(evaluate_in_a_process, arguments, nprocs=2, start_method="spawn")
-        assert results[0] == metrics(evaluate(root, tmp_path / "one", *ON))
-        assert all(json.loads(x[2]) == {} for x in results[1])
+    results = run_in_two_processes(evaluate_in_a_process, root, tmp_path / "two")
+    assert results[0] == metrics(evaluate(root, tmp_path / "one", *ON))
+    assert all(json.loads(x[2]) == {} for x in results[1])
 
 
 class Sleeper(nn.Module):
