@@ -180,6 +180,10 @@ RECIPES = {
         "Background mining, without what scores above .9",
         {**BACKGROUND, "MODEL.OHEM.MAX_BG_SCORE": 0.9},
     ),
+    "likely background": Recipe(
+        "Background mining, without what scores above .5",
+        {**BACKGROUND, "MODEL.OHEM.MAX_BG_SCORE": 0.5},
+    ),
     # What else is random.
     "half": Recipe("Random sampling, half foreground", {FG: 0.5}),
     "bg_lo": Recipe(
@@ -284,7 +288,7 @@ EXPERIMENTS = {
         "The demo's detector, a part of ResNet-18, which has not learned from ImageNet.",
         ("bccd-random",),
         COMPARED,
-        seeds=SEEDS[:3],
+        seeds=SEEDS[:2],
     ),
     "rare background": Experiment(
         "Where hard background is rare?",
@@ -309,17 +313,18 @@ EXPERIMENTS = {
     ),
     "sure background": Experiment(
         "Without background that looks like an object?",
-        "Background is left out that the model gives one class a score above .9. Many blood cells "
-        "have no box.",
+        "Background is left out that the model gives one class a score above .9, or above .5. Many "
+        "blood cells have no box.",
         ("bccd",),
-        ("stock", "background", "sure background"),
+        ("stock", "background", "sure background", "likely background"),
     ),
     "missing boxes": Experiment(
         "When boxes are missing?",
         "A known share of the boxes is deleted from the training images, and none from the test "
         "images.",
         ("clutter-30",),
-        (*COMPARED, "sure background"),
+        (*COMPARED, "likely background"),
+        seeds=SEEDS[:3],
     ),
     "learning rates": Experiment(
         "At which learning rates?",
