@@ -48,11 +48,10 @@ def pairs():
         yield f"{base}.yaml", f"{base}_multi_scale.yaml", MULTI_SCALE
         yield f"{base}.yaml", f"{base}_multi_scale_ohem.yaml", {**MULTI_SCALE, **OHEM}
     # These have no bg_lo in either.
-    base = "demo/fast_rcnn_VGG16"
-    yield f"{base}.yaml", f"{base}_ohem.yaml", {NAME: "OHEMROIHeads"}
-    base = "demo/faster_rcnn_R_18"
-    changes = {NAME: "OHEMROIHeads", "MODEL.OHEM.FOREGROUND": "mined"}
-    yield f"{base}.yaml", f"{base}_ohem.yaml", changes
+    for base in ("demo/fast_rcnn_VGG16", "demo/faster_rcnn_R_18"):
+        yield f"{base}.yaml", f"{base}_ohem.yaml", {NAME: "OHEMROIHeads"}
+    paper = {"MODEL.OHEM.FOREGROUND": "mined"}
+    yield f"{base}_ohem.yaml", f"{base}_ohem_paper.yaml", paper
 
 
 PAIRS = list(pairs())

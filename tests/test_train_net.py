@@ -334,14 +334,14 @@ def test_sampling_is_described():
     assert "foreground, background of an IoU of 0.1 or more." in describe(
         "faster_rcnn_R_18.yaml", "MODEL.ROI_HEADS.BG_LO", 0.1
     )
-    assert describe("faster_rcnn_R_18_ohem.yaml") == (
+    assert describe("faster_rcnn_R_18_ohem_paper.yaml") == (
         "OHEMROIHeads (online hard example mining), the 64 RoIs an image with the largest loss "
         "after NMS at 0.7, in no fixed ratio."
     )
     assert "NMS at 0.7, of foreground a random sample of at most 25%." in describe(
-        "faster_rcnn_R_18_ohem.yaml", "MODEL.OHEM.FOREGROUND", "sampled"
+        "faster_rcnn_R_18_ohem.yaml"
     )
     options = ["MODEL.OHEM.POSITIVE_FRACTION", "0.25", "MODEL.OHEM.NMS_PER_CLASS", "True"]
     assert "NMS at 0.7 per class, at most 25% of them foreground." in describe(
-        "faster_rcnn_R_18_ohem.yaml", *options
+        "faster_rcnn_R_18_ohem_paper.yaml", *options
     )
