@@ -176,14 +176,6 @@ RECIPES = {
     "stock": Recipe("Random sampling", {}),
     "paper": Recipe("OHEM as in the paper", PAPER),
     "background": Recipe("Background mining", BACKGROUND),
-    "sure background": Recipe(
-        "Background mining, without what scores above .9",
-        {**BACKGROUND, "MODEL.OHEM.MAX_BG_SCORE": 0.9},
-    ),
-    "likely background": Recipe(
-        "Background mining, without what scores above .5",
-        {**BACKGROUND, "MODEL.OHEM.MAX_BG_SCORE": 0.5},
-    ),
     # What else is random.
     "half": Recipe("Random sampling, half foreground", {FG: 0.5}),
     "bg_lo": Recipe(
@@ -320,13 +312,6 @@ EXPERIMENTS = {
         (*COMPARED, *NUM_ROIS),
         seeds=SEEDS[:1],
         varied=B,
-    ),
-    "sure background": Experiment(
-        "Without background that looks like an object?",
-        "Background is left out that the model gives one class a score above .9, or above .5. Many "
-        "blood cells have no box.",
-        ("bccd",),
-        ("stock", "background", "sure background", "likely background"),
     ),
     "missing boxes": Experiment(
         "When boxes are missing?",

@@ -36,10 +36,6 @@ def add_ohem_config(cfg: CN) -> None:
     # model that knows nothing are those that cannot be learned.
     _C.MODEL.OHEM.WARMUP_ITERS = 0
 
-    # Background is left out if the model gives one class a higher score than this: it may be an
-    # object that has no box. 1.0: none is.
-    _C.MODEL.OHEM.MAX_BG_SCORE = 1.0
-
     # Weights of the classification and the box regression loss in the ranking (not in training:
     # that is MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT, which the ranking includes).
     _C.MODEL.OHEM.CLS_LOSS_WEIGHT = 1.0

@@ -32,7 +32,7 @@ from torch import nn
 
 from ohem_d2 import OHEMMixin, OHEMROIHeads, add_ohem_config
 from ohem_d2.modeling.roi_heads import read_only_roi_losses, roi_losses
-from ohem_d2.modeling.roi_heads.roi_forward import box_head, box_predictors
+from ohem_d2.modeling.roi_heads.roi_forward import box_head
 
 OBJECTS, PROPOSALS = (3, 0, 2), (40, 25, 30)
 
@@ -229,42 +229,6 @@ def test_the_hardest_background_is_added_to_sampled_foreground(family):
             expected = [i for i in order if not is_fg[i]][: 16 - num_fg]
             assert inds[num_fg:].tolist() == expected
     assert draws[0].tolist() != draws[1].tolist()
-
-
-def test_background_that_looks_like_an_object_is_left_out():
-    heads = build_heads(heads_config(MODEL__OHEM__MAX_BG_SCORE=0.9))
-    targets = make_targets([1])
-    [rois] = heads.label_proposals(make_proposals(targets, [30]), targets)
-    # Apart from each other, so that NMS removes none.
-    rois.proposal_boxes = Boxes(torch.tensor([[9.0 * i, 0, 9.0 * i + 8, 8] for i in range(31)]))
-    rois.gt_classes = torch.full((31,), NUM_CLASSES)
-    rois.gt_classes[:2] = 1
-    losses = {
-        "loss_cls": torch.arange(31.0).flip(0),  # by index, the hardest first
-        "loss_box_reg": torch.zeros(31),
-        "fg_score": torch.zeros(31),
-    }
-    losses["fg_score"][[0, 2, 5]] = torch.tensor([0.95, 0.91, 0.90])
-    with EventStorage() as storage:
-        [hard] = heads.select_hard_rois([rois], losses)
-    # Number 0 is foreground, 2 is above the threshold, 5 is not; 16 are kept.
-    assert hard.tolist() == [0, 1, *range(3, 17)]
-    assert storage.latest()["ohem/num_left_out"][0] == 1
-    assert storage.latest()["ohem/nms_removed"][0] == 0
-
-
-@families
-def test_the_score_of_the_likeliest_class(family):
-    heads = build_heads(heads_config(**FAMILIES[family]))
-    features, proposals, targets = make_inputs()
-    rois = heads.label_proposals(proposals, targets)
-    predictor = box_predictors(heads)[0]
-    logits = []
-    predictor.cls_score.register_forward_hook(lambda _m, _in, out: logits.append(out))
-    scores = heads._read_only_roi_losses(features, rois)["fg_score"]
-    expected = np.exp(torch.cat(logits).double().numpy())
-    expected = expected[:, :NUM_CLASSES].max(axis=1) / expected.sum(axis=1)
-    np.testing.assert_allclose(scores.numpy(), expected, rtol=1e-5)
 
 
 @families
@@ -672,7 +636,6 @@ def test_defaults():
         "FOREGROUND": "sampled",
         "POSITIVE_FRACTION": None,
         "WARMUP_ITERS": 0,
-        "MAX_BG_SCORE": 1.0,
         "CLS_LOSS_WEIGHT": 1.0,
         "BOX_LOSS_WEIGHT": 1.0,
         "MINING_BATCH_SIZE": 1024,
@@ -703,7 +666,6 @@ def test_defaults():
         ("MODEL.OHEM.BOX_LOSS_WEIGHT", float("inf"), "a number that is not negative"),
         ("MODEL.OHEM.MINING_BATCH_SIZE", -1, "a whole number that is not negative"),
         ("MODEL.OHEM.WARMUP_ITERS", -1, "a whole number that is not negative"),
-        ("MODEL.OHEM.MAX_BG_SCORE", 1.5, "from 0 to 1"),
         ("MODEL.OHEM.FOREGROUND", "all", "'sampled' or 'mined'"),
         ("MODEL.OHEM.MASK_KEYPOINT_ROIS", "all", "'mined' or 'sampled'"),
         ("MODEL.ROI_HEADS.IGNORE_IOA_THRESH", 1.1, "from 0 to 1"),

@@ -11,7 +11,7 @@ from detectron2.structures import ImageList, Instances
 from torch import Tensor
 
 from .ohem import OHEMROIHeads
-from .roi_forward import foreground_scores, forward_rois
+from .roi_forward import forward_rois
 from .roi_loss import fed_loss_class_mask, roi_losses
 
 __all__ = ["LossLayerOHEMROIHeads"]
@@ -56,8 +56,7 @@ class LossLayerOHEMROIHeads(OHEMROIHeads):
         predictions = forward_rois(self, features, labeled)
         roi_loss = roi_losses(predictor, predictions, labeled, class_mask)
 
-        fg_score = foreground_scores(predictor, predictions, labeled)
-        hard = self.select_hard_rois(labeled, {**roi_loss, "fg_score": fg_score})
+        hard = self.select_hard_rois(labeled, roi_loss)
         is_hard = torch.cat(
             [
                 torch.zeros(len(x), device=inds.device).index_fill(0, inds, 1.0)

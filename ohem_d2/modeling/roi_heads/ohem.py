@@ -70,7 +70,6 @@ class OHEMMixin(IgnoreRegionsMixin):
         ohem_foreground: str = "sampled",
         ohem_positive_fraction: Optional[float] = None,
         ohem_warmup_iters: int = 0,
-        ohem_max_bg_score: float = 1.0,
         ohem_cls_loss_weight: float = 1.0,
         ohem_box_loss_weight: float = 1.0,
         ohem_mining_batch_size: int = 1024,
@@ -90,8 +89,6 @@ class OHEMMixin(IgnoreRegionsMixin):
                 foreground and background are mined apart, and the foreground is at most this
                 fraction of the batch.
             ohem_warmup_iters (int): for how many iterations all RoIs are sampled at random.
-            ohem_max_bg_score (float): background is left out if the score of a class is higher
-                than this, because it may be an object without a box. 1 leaves out none.
             ohem_cls_loss_weight, ohem_box_loss_weight (float): weights of the two losses in the
                 ranking, on top of the weights that the predictor gives them in training.
             ohem_mining_batch_size (int): how many RoIs to forward at a time in the read-only pass.
@@ -122,9 +119,6 @@ class OHEMMixin(IgnoreRegionsMixin):
                 "'sampled': set that to 'mined', or MODEL.ROI_HEADS.POSITIVE_FRACTION instead."
             )
         _check_count("WARMUP_ITERS", ohem_warmup_iters)
-        _check(
-            "MAX_BG_SCORE", ohem_max_bg_score, _is_number(ohem_max_bg_score, 0, 1), "from 0 to 1"
-        )
         for name, weight in [
             ("CLS_LOSS_WEIGHT", ohem_cls_loss_weight),
             ("BOX_LOSS_WEIGHT", ohem_box_loss_weight),
@@ -161,7 +155,6 @@ class OHEMMixin(IgnoreRegionsMixin):
         self.ohem_foreground = ohem_foreground
         self.ohem_positive_fraction = ohem_positive_fraction
         self.ohem_warmup_iters = ohem_warmup_iters
-        self.ohem_max_bg_score = ohem_max_bg_score
         self.ohem_cls_loss_weight = ohem_cls_loss_weight
         self.ohem_box_loss_weight = ohem_box_loss_weight
         self.ohem_mining_batch_size = ohem_mining_batch_size
@@ -177,7 +170,6 @@ class OHEMMixin(IgnoreRegionsMixin):
         ret["ohem_foreground"]            = cfg.MODEL.OHEM.FOREGROUND
         ret["ohem_positive_fraction"]     = cfg.MODEL.OHEM.POSITIVE_FRACTION
         ret["ohem_warmup_iters"]          = cfg.MODEL.OHEM.WARMUP_ITERS
-        ret["ohem_max_bg_score"]          = cfg.MODEL.OHEM.MAX_BG_SCORE
         ret["ohem_cls_loss_weight"]       = cfg.MODEL.OHEM.CLS_LOSS_WEIGHT
         ret["ohem_box_loss_weight"]       = cfg.MODEL.OHEM.BOX_LOSS_WEIGHT
         ret["ohem_mining_batch_size"]     = cfg.MODEL.OHEM.MINING_BATCH_SIZE
@@ -286,9 +278,9 @@ class OHEMMixin(IgnoreRegionsMixin):
 
         Args:
             proposals (list[Instances]): the labeled RoIs from :meth:`label_proposals`.
-            losses (dict[str, Tensor]): "loss_cls", "loss_box_reg" and "fg_score" of shape (R,), of
-                the RoIs of all images in their order, from :func:`read_only_roi_losses`. Not used
-                in the warm-up.
+            losses (dict[str, Tensor]): "loss_cls" and "loss_box_reg" of shape (R,), of the RoIs of
+                all images in their order, from :func:`read_only_roi_losses`. Not used in the
+                warm-up.
 
         Returns:
             list[Tensor]: for each image, the indices of the RoIs to train on, the hardest first
@@ -319,16 +311,6 @@ class OHEMMixin(IgnoreRegionsMixin):
         ]
         num_survivors = sum(map(len, survivors))
         gt_classes = [x.gt_classes for x in proposals]
-        if self.ohem_max_bg_score < 1:
-            # After NMS, in which they have removed those around them on the same object.
-            survivors = [
-                inds[(labels[inds] != self.num_classes) | (scores[inds] <= self.ohem_max_bg_score)]
-                for inds, labels, scores in zip(
-                    survivors, gt_classes, losses["fg_score"].split(num_per_image), strict=True
-                )
-            ]
-            num_left_out = num_survivors - sum(map(len, survivors))
-            get_event_storage().put_scalar("ohem/num_left_out", num_left_out / len(proposals))
         hard = [self._choose(*x) for x in zip(survivors, gt_classes, strict=True)]
 
         totals = total.split(num_per_image)

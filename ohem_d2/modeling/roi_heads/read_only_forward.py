@@ -12,13 +12,7 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from .roi_forward import (
-    box_head,
-    box_predictors,
-    foreground_scores,
-    forward_rois,
-    split_rois,
-)
+from .roi_forward import box_head, box_predictors, forward_rois, split_rois
 from .roi_loss import fed_loss_class_mask, roi_losses
 
 __all__ = ["read_only_roi_losses"]
@@ -52,9 +46,8 @@ def read_only_roi_losses(
 
     Returns:
         dict[str, Tensor]: "loss_cls" and "loss_box_reg", float32 of shape (R,), the RoIs of all
-        images in their order, see :func:`roi_losses`; and "fg_score", see
-        :func:`foreground_scores`. Of a cascade also "pred_boxes", (R, 4): the RoIs of the next
-        stage.
+        images in their order, see :func:`roi_losses`. Of a cascade also "pred_boxes", (R, 4): the
+        RoIs of the next stage.
     """
     gt_classes = cat([p.gt_classes for p in proposals])
     num_rois = len(gt_classes)
@@ -69,7 +62,6 @@ def read_only_roi_losses(
         for batch in split_rois(proposals, batch_size or max(num_rois, 1)):
             predictions = forward_rois(roi_heads, features, batch, stage)
             output = roi_losses(predictor, predictions, batch, class_mask)
-            output["fg_score"] = foreground_scores(predictor, predictions, batch)
             if isinstance(roi_heads, CascadeROIHeads):
                 output["pred_boxes"] = cat(predictor.predict_boxes(predictions, batch))
             outputs.append(output)

@@ -5,7 +5,6 @@ predictions on them.
 
 from collections.abc import Iterator
 
-from detectron2.layers import cat
 from detectron2.modeling.roi_heads import (
     CascadeROIHeads,
     FastRCNNOutputLayers,
@@ -20,7 +19,6 @@ __all__ = [
     "box_predictors",
     "box_head",
     "forward_rois",
-    "foreground_scores",
     "predict_rois",
     "split_rois",
 ]
@@ -81,23 +79,6 @@ def forward_rois(
     if isinstance(roi_heads, CascadeROIHeads):
         return roi_heads._run_stage(feature_list, proposals, stage)
     return roi_heads.box_predictor(roi_heads.box_head(roi_heads.box_pooler(feature_list, boxes)))
-
-
-def foreground_scores(
-    box_predictor: FastRCNNOutputLayers,
-    predictions: tuple[Tensor, Tensor],
-    proposals: list[Instances],
-) -> Tensor:
-    """
-    Args:
-        box_predictor (FastRCNNOutputLayers):
-        predictions, proposals: of R RoIs, from and for :func:`forward_rois`.
-
-    Returns:
-        Tensor: (R,) float32, of each RoI the highest probability of a foreground class.
-    """
-    probabilities = cat(list(box_predictor.predict_probs(predictions, proposals)))
-    return probabilities[:, :-1].amax(dim=1).float()
 
 
 def predict_rois(
