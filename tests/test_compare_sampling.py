@@ -101,6 +101,30 @@ def test_a_share_of_the_annotations_is_missing_in_training_alone(clutter, monkey
         forget(names.train)
 
 
+def test_a_class_is_background(voc, monkeypatch, tmp_path):
+    dataset = DATASETS["bccd"]._replace(
+        folder="voc", class_names=("cat", "cow"), background_classes=("dog",)
+    )
+    monkeypatch.setitem(DATASETS, "cattle", dataset)
+    names = sampling_experiments.register("cattle", tmp_path)
+    try:
+        found = {
+            Path(x["file_name"]).stem: [y["category_id"] for y in x["annotations"]]
+            for x in DatasetCatalog.get(names.train)
+        }
+        # VOC_IMAGES without its dogs.
+        assert found == {
+            "both": [1],
+            "difficult_alone": [1],
+            "easy_alone": [],
+            "without_the_flag": [0],
+        }
+        assert MetadataCatalog.get(names.test).thing_classes == ["cat", "cow"]
+    finally:
+        forget(names.train)
+        forget(names.test)
+
+
 def run_sampling(monkeypatch, tmp_path, recipe):
     """
     The result of one run on the made images, with 4 iterations.
