@@ -43,8 +43,8 @@ def add_ohem_config(cfg: CN) -> None:
 
     # Number of RoIs, of all images of a process together, in one read-only forward. It bounds the
     # memory, which of C4 models is twice the baseline's with all RoIs at once, and does not change
-    # the result. 0: all at once.
-    _C.MODEL.OHEM.MINING_BATCH_SIZE = 1024
+    # the result. As many as detectron2 trains on need no more memory than it. 0: all at once.
+    _C.MODEL.OHEM.MINING_BATCH_SIZE = 512
 
     # Run the read-only forward in half precision, whatever that of training: faster, and some
     # other RoIs are kept.

@@ -638,7 +638,7 @@ def test_defaults():
         "WARMUP_ITERS": 0,
         "CLS_LOSS_WEIGHT": 1.0,
         "BOX_LOSS_WEIGHT": 1.0,
-        "MINING_BATCH_SIZE": 1024,
+        "MINING_BATCH_SIZE": 512,
         "MINING_HALF_PRECISION": False,
         "MASK_KEYPOINT_ROIS": "mined",
     }

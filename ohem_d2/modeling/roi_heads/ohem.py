@@ -72,7 +72,7 @@ class OHEMMixin(IgnoreRegionsMixin):
         ohem_warmup_iters: int = 0,
         ohem_cls_loss_weight: float = 1.0,
         ohem_box_loss_weight: float = 1.0,
-        ohem_mining_batch_size: int = 1024,
+        ohem_mining_batch_size: int = 512,
         ohem_mining_half_precision: bool = False,
         ohem_mask_keypoint_rois: str = "mined",
         **kwargs: Any,
