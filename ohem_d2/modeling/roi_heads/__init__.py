@@ -4,6 +4,7 @@ from .heuristic import HeuristicROIHeads
 from .ignore_regions import IgnoreRegionsMixin, remove_ignored_proposals
 from .iterative_box_regression import IterativeROIHeads
 from .loss_layer import LossLayerOHEMROIHeads
+from .mining_monitor import MiningMonitor
 from .ohem import OHEMCascadeROIHeads, OHEMMixin, OHEMRes5ROIHeads, OHEMROIHeads
 from .read_only_forward import read_only_roi_losses
 from .roi_labels import label_rois
@@ -14,6 +15,7 @@ __all__ = [
     "IgnoreRegionsMixin",
     "IterativeROIHeads",
     "LossLayerOHEMROIHeads",
+    "MiningMonitor",
     "OHEMCascadeROIHeads",
     "OHEMMixin",
     "OHEMROIHeads",

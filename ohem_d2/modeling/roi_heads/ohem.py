@@ -22,6 +22,7 @@ from torch import Tensor
 
 from .hard_roi_selection import nms_by_loss, take_hardest
 from .ignore_regions import IgnoreRegionsMixin
+from .mining_monitor import MiningMonitor
 from .read_only_forward import read_only_roi_losses
 from .roi_forward import box_predictors, forward_rois
 from .roi_labels import label_rois
@@ -75,6 +76,7 @@ class OHEMMixin(IgnoreRegionsMixin):
         ohem_mining_batch_size: int = 512,
         ohem_mining_half_precision: bool = False,
         ohem_mask_keypoint_rois: str = "mined",
+        ohem_monitor: Optional[MiningMonitor] = None,
         **kwargs: Any,
     ):
         """
@@ -98,6 +100,7 @@ class OHEMMixin(IgnoreRegionsMixin):
                 foreground among the mined RoIs; or "sampled", a random sample of all foreground,
                 of at most `batch_size_per_image * positive_fraction` RoIs an image, as in
                 detectron2.
+            ohem_monitor (MiningMonitor): shows what mining picks. None for none.
             kwargs: arguments of the ROI heads. `positive_fraction` is that of what is sampled.
 
         Raises:
@@ -160,6 +163,7 @@ class OHEMMixin(IgnoreRegionsMixin):
         self.ohem_mining_batch_size = ohem_mining_batch_size
         self.ohem_mining_half_precision = ohem_mining_half_precision
         self.ohem_mask_keypoint_rois = ohem_mask_keypoint_rois
+        self.ohem_monitor = ohem_monitor or MiningMonitor()
 
     @classmethod
     def from_config(cls, cfg, input_shape):
@@ -175,6 +179,7 @@ class OHEMMixin(IgnoreRegionsMixin):
         ret["ohem_mining_batch_size"]     = cfg.MODEL.OHEM.MINING_BATCH_SIZE
         ret["ohem_mining_half_precision"] = cfg.MODEL.OHEM.MINING_HALF_PRECISION
         ret["ohem_mask_keypoint_rois"]    = cfg.MODEL.OHEM.MASK_KEYPOINT_ROIS
+        ret["ohem_monitor"]               = MiningMonitor(cfg)
         # fmt: on
         return ret
 
@@ -192,6 +197,7 @@ class OHEMMixin(IgnoreRegionsMixin):
             return super().forward(images, features, proposals, targets)
         assert targets, "'targets' argument is required during training"
         labeled = self.label_proposals(proposals, targets)
+        self.ohem_monitor.watch(images, targets)
         mined, losses = self._forward_training(images, features, labeled, targets)
         return mined, self._connect(losses)
 
@@ -267,6 +273,7 @@ class OHEMMixin(IgnoreRegionsMixin):
             self.ohem_mining_batch_size,
             stage,
             self.ohem_mining_half_precision,
+            likeliest_class=self.ohem_monitor.is_watching,
         )
 
     @torch.no_grad()
@@ -317,6 +324,7 @@ class OHEMMixin(IgnoreRegionsMixin):
         kept_losses = torch.cat([x[inds] for x, inds in zip(totals, hard, strict=True)])
         kept_classes = [x[inds] for x, inds in zip(gt_classes, hard, strict=True)]
         self._log_mining(proposals, total, kept_classes, kept_losses, num_survivors)
+        self.ohem_monitor.show(proposals, losses, hard, self.num_classes)
         return hard
 
     def _choose(self, survivors: Tensor, gt_classes: Tensor) -> Tensor:

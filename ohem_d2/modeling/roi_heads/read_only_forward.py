@@ -26,6 +26,7 @@ def read_only_roi_losses(
     batch_size: int = 0,
     stage: int = 0,
     half_precision: bool = False,
+    likeliest_class: bool = False,
 ) -> dict[str, Tensor]:
     """
     Forward all RoIs through the box pooler, head and predictor, and return the loss of each.
@@ -43,11 +44,13 @@ def read_only_roi_losses(
         batch_size (int): how many RoIs to forward at a time, which bounds the memory. 0 for all.
         stage (int): of a cascade, from 0.
         half_precision (bool): whether to forward in half precision, whatever that of training.
+        likeliest_class (bool): whether to return that as well.
 
     Returns:
         dict[str, Tensor]: "loss_cls" and "loss_box_reg", float32 of shape (R,), the RoIs of all
-        images in their order, see :func:`roi_losses`. Of a cascade also "pred_boxes", (R, 4): the
-        RoIs of the next stage.
+        images in their order, see :func:`roi_losses`. If it is asked for, "likeliest_class", (R,),
+        the foreground class of the largest score. Of a cascade also "pred_boxes", (R, 4): the RoIs
+        of the next stage.
     """
     gt_classes = cat([p.gt_classes for p in proposals])
     num_rois = len(gt_classes)
@@ -62,6 +65,9 @@ def read_only_roi_losses(
         for batch in split_rois(proposals, batch_size or max(num_rois, 1)):
             predictions = forward_rois(roi_heads, features, batch, stage)
             output = roi_losses(predictor, predictions, batch, class_mask)
+            if likeliest_class:
+                scores, _ = predictions
+                output["likeliest_class"] = scores[:, :-1].argmax(dim=1)
             if isinstance(roi_heads, CascadeROIHeads):
                 output["pred_boxes"] = cat(predictor.predict_boxes(predictions, batch))
             outputs.append(output)

@@ -1,0 +1,165 @@
+"""
+What mining shows in training.
+"""
+
+import numpy as np
+import pytest
+import torch
+from conftest import (
+    FAMILIES,
+    IMAGE_SIZE,
+    NUM_CLASSES,
+    build_heads,
+    heads_config,
+    make_features,
+    make_proposals,
+    make_targets,
+)
+from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.utils.events import EventStorage
+
+from ohem_d2.modeling.roi_heads import MiningMonitor
+
+MEAN, STD = (100.0, 110.0, 120.0), (57.0, 58.0, 59.0)
+PERIOD = {
+    "VIS_PERIOD": 5,
+    "MODEL__PIXEL_MEAN": MEAN,
+    "MODEL__PIXEL_STD": STD,
+    "MODEL__OHEM__NMS_THRESH": 1.0,
+}
+
+
+def make_images(count, size=IMAGE_SIZE):
+    """
+    Images of random pixels, normalized, and the pixels, BGR (count, 3, H, W).
+    """
+    pixels = torch.randint(256, (count, 3, *size)).float()
+    mean, std = (torch.tensor(x).view(-1, 1, 1) for x in (MEAN, STD))
+    return ImageList.from_tensors(list((pixels - mean) / std), 32), pixels
+
+
+def train_step(heads, iteration, objects=(3, 2)):
+    targets = make_targets(objects)
+    images, pixels = make_images(len(objects))
+    proposals = make_proposals(targets, [30] * len(objects))
+    with EventStorage(iteration) as storage:
+        rois, losses = heads(images, make_features(len(objects)), proposals, targets)
+    scalars = {k: v for k, (v, _) in storage.latest().items()}
+    return rois, losses, scalars, storage._vis_data, pixels
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_in_every_period_and_of_no_effect(family):
+    losses = {}
+    for period in (0, 5):
+        heads = build_heads(heads_config(**{**FAMILIES[family], **PERIOD, "VIS_PERIOD": period}))
+        torch.manual_seed(0)
+        for iteration in (5, 6, 9, 10):
+            _, step_losses, scalars, pictures, _ = train_step(heads, iteration)
+            losses[period, iteration] = {k: v.item() for k, v in step_losses.items()}
+            if period == 0 or iteration % period:
+                assert not pictures
+                assert not any("_p50" in x or "mistaken" in x for x in scalars)
+                continue
+            # One, also of a cascade, which mines three times.
+            ((name, picture, when),) = pictures
+            assert (name, when) == ("ohem/hard_rois", iteration)
+            assert picture.shape == (3, 533, 800) and picture.dtype == np.uint8
+            assert scalars["ohem/loss_p50"] <= scalars["ohem/loss_kept_p50"]
+            mistakes = [v for k, v in scalars.items() if k.startswith("ohem/mistaken_for/")]
+            assert len(mistakes) == NUM_CLASSES and sum(mistakes) == pytest.approx(1)
+    assert all(losses[0, x] == losses[5, x] for x in (5, 6, 9, 10))
+
+
+def losses_of(loss_cls, loss_box_reg, likeliest):
+    return {
+        "loss_cls": torch.tensor(loss_cls),
+        "loss_box_reg": torch.tensor(loss_box_reg),
+        "likeliest_class": torch.tensor(likeliest),
+    }
+
+
+def make_rois(classes):
+    return Instances(
+        IMAGE_SIZE,
+        proposal_boxes=Boxes([[8.0 * i, 10, 8.0 * i + 6, 40] for i in range(len(classes))]),
+        gt_classes=torch.tensor(classes),
+    )
+
+
+def test_curves():
+    """
+    Two images: 5 RoIs and 3, of which 3 and 1 are kept.
+    """
+    bg = NUM_CLASSES
+    proposals = [make_rois([0, bg, bg, bg, 1]), make_rois([bg, bg, 2])]
+    losses = losses_of(
+        [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0], [0.5] * 8, [0, 1, 1, 2, 1, 0, 2, 2]
+    )
+    monitor = MiningMonitor(period=1, class_names=["a", "<b>", "ü"])
+    with EventStorage() as storage:
+        monitor.watch(make_images(2)[0], make_targets([1, 1]))
+        assert monitor.is_watching
+        hard = [torch.tensor([4, 3, 1]), torch.tensor([0])]
+        monitor.show(proposals, losses, hard, NUM_CLASSES)
+        assert not monitor.is_watching
+    scalars = {k: v for k, (v, _) in storage.latest().items()}
+    for level in (50, 90, 99):
+        for name, values in (
+            ("loss", np.arange(1.5, 9)),
+            ("loss_kept", np.array([5.5, 4.5, 2.5, 6.5])),
+        ):
+            expected = np.percentile(values, level)
+            assert scalars[f"ohem/{name}_p{level}"] == pytest.approx(expected)
+    # The kept background: numbers 3 and 1 of the first image, 0 of the second.
+    mistakes = {"a": 1 / 3, "<b>": 1 / 3, "ü": 1 / 3}
+    assert {k: scalars[f"ohem/mistaken_for/{k}"] for k in mistakes} == pytest.approx(mistakes)
+
+
+def test_picture():
+    """
+    What is not drawn on are the pixels of the file, in RGB and half as bright; boxes have the color
+    of their loss.
+    """
+    images, pixels = make_images(1, (600, 800))
+    rois = Instances(
+        (600, 800),
+        proposal_boxes=Boxes([[100.0 * i, 100, 100.0 * i + 60, 300] for i in range(1, 4)]),
+        gt_classes=torch.tensor([0, NUM_CLASSES, 1]),
+    )
+    targets = Instances((600, 800), gt_boxes=Boxes([[500.0, 100, 700, 300]]))
+    monitor = MiningMonitor(period=1, pixel_mean=MEAN, pixel_std=STD)
+    with EventStorage() as storage:
+        monitor.watch(images, [targets])
+        losses = losses_of([4.0, 1.0, 0.0], [0.0] * 3, [0] * 3)
+        monitor.show([rois], losses, [torch.arange(3)], NUM_CLASSES)
+    ((_, picture, _),) = storage._vis_data
+    below = picture[:, 320:] - pixels[0].flip(0).numpy()[:, 320:] / 2
+    assert np.abs(below).max() <= 1  # rounded
+
+    def color(x):
+        return picture[:, 120:280, x].astype(int)
+
+    # Matplotlib's plasma begins in blue and ends in yellow. These are left edges.
+    yellow, dotted, blue, white = map(color, (100, 200, 300, 500))
+    assert (yellow[:2] > 180).all() and (yellow[2] < 100).all()
+    assert (blue[2] > 90).all() and (blue[1] < 60).all()
+    assert (white > 180).all()
+    # The background's edge is dotted: the image shows through, and through a solid one it does not.
+    assert np.ptp(dotted, axis=1).max() > 80 > np.ptp(yellow, axis=1).max()
+
+
+def test_nothing_to_show():
+    heads = build_heads(heads_config(**PERIOD))
+    targets = make_targets([0])
+    with EventStorage() as storage:
+        proposals = make_proposals(targets, [0])
+        heads(make_images(1)[0], make_features(1), proposals, targets)
+    assert len(storage._vis_data) == 1
+    assert not any("_p50" in x or "mistaken" in x for x in storage.latest())
+
+
+def test_warm_up_shows_nothing():
+    heads = build_heads(heads_config(**PERIOD, MODEL__OHEM__WARMUP_ITERS=3))
+    assert train_step(heads, 0)[3] == []
+    assert len(train_step(heads, 5)[3]) == 1
