@@ -16,6 +16,7 @@ import torch
 from conftest import load_config, use_clutter
 from detectron2.engine import default_argument_parser
 from detectron2.modeling import build_model
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train_net
 from ohem_d2.data.datasets.clutter import generate_clutter
@@ -322,6 +323,19 @@ def test_fast_rcnn_on_proposals(datasets, tmp_path, monkeypatch):
     assert trained["ohem/num_rois"] > 50
     with pytest.raises(SystemExit, match=r"PROPOSAL_FILES_TRAIN: .*test.pkl .* Image train_"):
         run("DATASETS.PROPOSAL_FILES_TRAIN", f"('{tmp_path / 'test.pkl'}',)")
+
+
+def test_tensorboard_shows_what_is_mined(datasets, tmp_path):
+    finish(start(datasets, tmp_path, "VIS_PERIOD", "4", "DATASETS.TEST", "()"))
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [x.step for x in events.Images("ohem/hard_rois")] == [0, 4, 8]
+    shares = [
+        events.Scalars(x)[-1].value
+        for x in events.Tags()["scalars"]
+        if x.startswith("ohem/mistaken_for/")
+    ]
+    assert len(shares) == 4 and sum(shares) == pytest.approx(1)
+    assert {"ohem/loss_p90", "ohem/loss_kept_p90"} <= set(events.Tags()["scalars"])
 
 
 def test_sampling_is_described():
