@@ -11,6 +11,7 @@ from result_files import ResultError, look_up
 from step_tables import (
     StepLine,
     group_steps,
+    monitor_table,
     overlap_table,
     parts_tables,
     step_tables,
@@ -38,6 +39,7 @@ class StepReport:
             "step": self.step,
             "sweep": self.sweep,
             "overlap": self.overlap,
+            "monitor": self.monitor,
             "targets": self.targets,
         }
 
@@ -74,6 +76,12 @@ class StepReport:
         The table of how many RoIs a lower precision keeps of those that float32 does.
         """
         return self._table(overlap_table, "overlap", where)
+
+    def monitor(self, **where: Any) -> str:
+        """
+        The table of what it takes to show what mining picks.
+        """
+        return self._table(monitor_table, "monitor", where)
 
     def targets(self, **where: Any) -> str:
         """

@@ -21,6 +21,7 @@ STEP_KEYS = {
     "step": ("model", "variant", "precision", "images", "size", "R", "B", "machine"),
     "sweep": ("model", "precision", "R", "mining_batch_size", "machine"),
     "overlap": ("model", "precision", "machine"),
+    "monitor": ("model", "machine"),
     "target": ("name", "machine"),
 }
 STEP_VALUES = {
@@ -30,6 +31,7 @@ STEP_VALUES = {
     ),
     "sweep": ("ms", "peak_mib"),
     "overlap": ("kept", "shared"),
+    "monitor": ("ms", "step_ms"),
     "target": ("limit", "at_least", "measured", "met"),
 }
 

@@ -12,6 +12,7 @@ __all__ = [
     "group_steps",
     "overlap_table",
     "parts_tables",
+    "monitor_table",
     "step_tables",
     "sweep_table",
     "targets_table",
@@ -106,6 +107,17 @@ def overlap_table(lines: Iterable[StepLine]) -> str:
         for x in lines
     ]
     return make_table(headers, rows, num_left=2)
+
+
+def monitor_table(lines: Iterable[StepLine]) -> str:
+    """
+    Returns:
+        str: what it takes to show what mining picks, beside a step.
+    """
+    headers = ["model", "ms", "share of a step", "at VIS_PERIOD 100"]
+    shares = [(x, x["ms"] / x["step_ms"]) for x in lines]
+    rows = [[x["model"], f"{x['ms']:,.0f}", f"{y:.1%}", f"{y / 100:.2%}"] for x, y in shares]
+    return make_table(headers, rows)
 
 
 def targets_table(lines: Iterable[StepLine]) -> str:

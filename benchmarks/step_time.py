@@ -48,6 +48,7 @@ from step_parts import (
 )
 from step_tables import (
     StepLine,
+    monitor_table,
     overlap_table,
     parts_tables,
     step_tables,
@@ -267,6 +268,33 @@ def measure_overlap(
     }
 
 
+def measure_monitor(
+    name: str, network: GeneralizedRCNN, inputs: list[dict], repeats: int, device: str
+) -> StepLine:
+    """
+    Returns:
+        StepLine: what it takes to show what mining picks, as it is done in every VIS_PERIOD.
+    """
+    heads, monitor = network.roi_heads, network.roi_heads.ohem_monitor
+    images = network.preprocess_image(inputs)
+    targets = [x["instances"].to(device) for x in inputs]
+    rois = label_rois(network, inputs, device)
+    period, monitor.period = monitor.period, 1
+
+    def show() -> None:
+        monitor.watch(images, targets)
+        monitor.show(rois, losses, hard, heads.num_classes)
+
+    with EventStorage():  # for the pictures: those in the caller's would stay
+        monitor.watch(images, targets)
+        losses = heads._read_only_roi_losses(extract_features(network, inputs), rois)
+        hard = heads.select_hard_rois(rois, losses)
+        show()  # warms up
+        milliseconds = measure({"picture": show}, repeats)["picture"]
+    monitor.period = period
+    return {"kind": "monitor", "model": name, "ms": milliseconds}
+
+
 # Targets.
 
 
@@ -327,8 +355,9 @@ def make_tables(lines: Sequence[StepLine]) -> str:
     Returns:
         str: all of the output, in Markdown.
     """
-    steps, sweeps, overlaps, targets = (
-        [x for x in lines if x["kind"] == kind] for kind in ("step", "sweep", "overlap", "target")
+    steps, sweeps, overlaps, monitors, targets = (
+        [x for x in lines if x["kind"] == kind]
+        for kind in ("step", "sweep", "overlap", "monitor", "target")
     )
     parts = parts_tables(steps)
     blocks = []
@@ -338,6 +367,8 @@ def make_tables(lines: Sequence[StepLine]) -> str:
         blocks += ["Mining one image, by the number of RoIs.", sweep_table(sweeps)]
     if overlaps:
         blocks += ["RoIs that mining in half precision keeps as well.", overlap_table(overlaps)]
+    if monitors:
+        blocks += ["To show what mining picks.", monitor_table(monitors)]
     blocks += ["Targets.", targets_table(targets)]
     missed = [x["name"] for x in targets if not x["met"]]
     return "\n\n".join([*blocks, f"Missed: {'; '.join(missed) or 'none'}."]) + "\n"
@@ -368,6 +399,9 @@ def run(args: argparse.Namespace, device: str) -> list[StepLine]:
             if HALF in networks:
                 of_model.append(measure_overlap(name, networks, inputs, device))
             if model.has_sweep:
+                step_ms = next(x["ms"] for x in of_model if x.get("variant") == OHEM)
+                monitor = measure_monitor(name, networks[OHEM], inputs, args.repeats, device)
+                of_model.append({**monitor, "step_ms": step_ms})
                 # On a CPU it takes seconds, and so once is enough.
                 repeats = 1 if device == "cpu" else args.repeats
                 of_model += measure_sweep(name, model, networks[OHEM], repeats, device)

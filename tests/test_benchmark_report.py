@@ -137,6 +137,7 @@ def lines_of_steps():
             **{"kind": "overlap", "model": "VGG16", "precision": "half"},
             **{"kept": 128, "shared": 120, **PROVENANCE},
         },
+        {"kind": "monitor", "model": "VGG16", "ms": 400.0, "step_ms": 500.0, **PROVENANCE},
         {
             **{"kind": "target", "name": "time", "limit": 1.2, "at_least": False},
             **{"measured": 1.25, "met": False, **PROVENANCE},
@@ -402,6 +403,7 @@ def test_steps(tmp_path):
     assert steps.step(variant="OHEM", machine="1 x GPU")["ms"] == 12.5
     assert cells(steps.sweep())[1:] == [["VGG16", "all", "500", "100.0", "200.0", "50.0"]]
     assert cells(steps.overlap())[1:] == [["VGG16", "half", "128", "120", "93.8%"]]
+    assert cells(steps.monitor())[1:] == [["VGG16", "400", "80.0%", "0.80%"]]
     assert cells(steps.targets())[1:] == [["time", "at most 1.2", "1.250", "**no**"]]
     # The parts share what the step takes: 400 + 250 + 600 = 1250 ms, 1.25 steps of the reference.
     ((_, ohem),) = steps.bar_panels(machine="CPU, 2 cores").values()
@@ -416,8 +418,8 @@ def test_steps(tmp_path):
 
 def test_without_steps(tmp_path):
     steps = StepReport(read_steps(tmp_path))
-    for make in (steps.step_time, steps.parts, steps.sweep, steps.overlap, steps.targets):
-        assert make() == "*There is no result yet.*"
+    for name in ("step_time", "parts", "sweep", "overlap", "monitor", "targets"):
+        assert getattr(steps, name)() == "*There is no result yet.*"
     assert not steps.bar_panels()
 
 
@@ -429,7 +431,7 @@ TEMPLATE = """
 {{ experiment("main") }}
 {{ by_value("learning rates") }}
 {{ options("main") }}
-{{ step_time() }} {{ sweep() }} {{ overlap() }} {{ targets() }}
+{{ step_time() }} {{ sweep() }} {{ overlap() }} {{ monitor() }} {{ targets() }}
 {{ difference("main", "cats", "ours").text }}, {{ ap("main", "cats", "ours").text }},
 {{ ap50("main", "cats", "ours").text }}, {{ "%.1f"|format(time_ratio("main", "cats", "ours")) }},
 {{ "%.2f"|format(step(variant="OHEM").ratio) }}, {{ step(variant="OHEM").parts["rest"] }}
@@ -544,7 +546,10 @@ def test_malformed_runs(tmp_path, make_page, second_line, message):
 @pytest.mark.parametrize(
     "second, message",
     [
-        ({"kind": "stop"}, "kind 'stop' is unknown. There are: step, sweep, overlap, target"),
+        (
+            {"kind": "stop"},
+            "kind 'stop' is unknown. There are: step, sweep, overlap, monitor, target",
+        ),
         ({"kind": "sweep"}, "has no mining_batch_size"),
         ({"ratio": ...}, "has no ratio"),
         ({"variant": "stock"}, "is of the same as step_time.jsonl, line 1: step, VGG16, stock"),

@@ -99,6 +99,8 @@ def test_all_models(tmp_path, monkeypatch, capsys):
     ]
     assert [x["model"] for x in kinds["overlap"]] == ["R50-FPN", "VGG16"]
     assert all(0 < x["shared"] <= x["kept"] for x in kinds["overlap"])
+    assert [x["model"] for x in kinds["monitor"]] == ["R50-FPN", "VGG16"]
+    assert all(x["ms"] > 0 and x["step_ms"] > 0 for x in kinds["monitor"])
 
     text = capsys.readouterr().out
     rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")]

@@ -60,8 +60,7 @@ class MiningMonitor:
         self.pixel_std = pixel_std
         self.input_format = input_format
         self.class_names = class_names
-        self._image: Optional[Tensor] = None
-        self._objects: Optional[Tensor] = None
+        self._watched: Optional[tuple[Tensor, Tensor]] = None  # the image, and boxes of objects
 
     @classmethod
     def from_config(cls, cfg: CfgNode):
@@ -79,7 +78,7 @@ class MiningMonitor:
         """
         Whether the next :meth:`show` will show something.
         """
-        return self._image is not None
+        return self._watched is not None
 
     def watch(self, images: ImageList, targets: list[Instances]) -> None:
         """
@@ -88,12 +87,12 @@ class MiningMonitor:
         Args:
             images, targets: see :meth:`ROIHeads.forward`.
         """
-        self._image = None
+        self._watched = None
         if self.period == 0 or get_event_storage().iter % self.period != 0:
             return
         # Nobody sees, or clears, what is in the storage of another process.
         if comm.is_main_process():
-            self._image, self._objects = images[0], targets[0].gt_boxes.tensor
+            self._watched = images[0], targets[0].gt_boxes.tensor
 
     def show(
         self,
@@ -111,9 +110,9 @@ class MiningMonitor:
             hard (list[Tensor]): what it returns.
             num_classes (int): number of foreground classes.
         """
-        if self._image is None:
+        if self._watched is None:
             return
-        image, self._image = self._image, None
+        (image, objects), self._watched = self._watched, None
         num_per_image = [len(x) for x in proposals]
         loss = losses["loss_cls"] + losses["loss_box_reg"]
         kept_losses = [x[y] for x, y in zip(loss.split(num_per_image), hard, strict=True)]
@@ -125,7 +124,7 @@ class MiningMonitor:
             is_bg = torch.cat([x.gt_classes for x in mined]) == num_classes
             kept = torch.cat([x[y] for x, y in zip(likeliest, hard, strict=True)])
             self._put_mistakes(kept[is_bg], num_classes)
-        self._put_picture(image, mined[0], kept_losses[0], num_classes)
+        self._put_picture(image, objects, mined[0], kept_losses[0], num_classes)
 
     def _put_quantiles(self, name: str, losses: Tensor) -> None:
         if len(losses) == 0:
@@ -148,7 +147,7 @@ class MiningMonitor:
         )
 
     def _put_picture(
-        self, image: Tensor, mined: Instances, losses: Tensor, num_classes: int
+        self, image: Tensor, objects: Tensor, mined: Instances, losses: Tensor, num_classes: int
     ) -> None:
         mean, std = (
             torch.as_tensor(x, device=image.device).view(-1, 1, 1)
@@ -169,7 +168,7 @@ class MiningMonitor:
                 edge_color=colormaps["plasma"](shades[i]),
                 line_style="-" if is_fg[i] else ":",
             )
-        for box in self._objects.tolist():
+        for box in objects.tolist():
             picture.draw_box(box, alpha=1.0, edge_color="white")
         pixels = picture.get_output().get_image()
         get_event_storage().put_image("ohem/hard_rois", pixels.transpose(2, 0, 1))
