@@ -57,8 +57,8 @@ def find_hard_rois(model: GeneralizedRCNN, inputs: dict) -> tuple[Instances, int
         inputs (dict): one image in detectron2's standard format, with "instances".
 
     Returns:
-        (Instances, int): the RoIs that mining keeps, the hardest first, on the CPU with their
-        loss in the field "loss"; and the number of all RoIs.
+        (Instances, int): the RoIs that mining keeps, on the CPU with their loss in the field
+        "loss"; and the number of all RoIs.
     """
     features, rois = features_and_rois(model, [inputs])
     with EventStorage():  # mining logs what it does
@@ -144,7 +144,7 @@ def draw_hard_rois(
             _box(ax, box, GROUND_TRUTH_COLOR, linewidth=2.5)
         is_fg = mined.gt_classes < num_classes
         edges = colors.to_rgba(mined.loss.numpy())
-        for i in reversed(range(len(mined))):  # the hardest on top
+        for i in mined.loss.argsort().tolist():  # the hardest on top
             _box(
                 ax,
                 mined.proposal_boxes.tensor[i].tolist(),
@@ -154,7 +154,7 @@ def draw_hard_rois(
             )
         fg = int(is_fg.sum())
         ax.set_title(
-            f"the {len(mined)} hardest of {num_seen} RoIs: "
+            f"{len(mined)} of {num_seen} RoIs are kept: "
             f"{fg} foreground, {len(mined) - fg} background",
             fontsize=9,
         )
