@@ -37,8 +37,8 @@ def make_images(count):
 
 
 def run(make_trainer, images, steps=2):
-    # With OHEM, because a random sample of RoIs depends on what was drawn before.
-    cfg = load_config("demo/faster_rcnn_R_18_ohem.yaml", *OPTIONS)
+    # With the paper's OHEM, because a random sample of RoIs depends on what was drawn before.
+    cfg = load_config("demo/faster_rcnn_R_18_ohem_paper.yaml", *OPTIONS)
     torch.manual_seed(0)
     model = build_model(cfg)
     before = copy.deepcopy(model.state_dict())
