@@ -104,6 +104,16 @@ CLUTTER: Options = {
     "SOLVER.STEPS": (525, 650),
 }
 
+PLAYING_CARDS = Dataset(
+    "Playing cards",
+    "benchmarks/faster_rcnn_SqueezeNet.yaml",
+    {"MODEL.ROI_HEADS.NUM_CLASSES": 6},
+    folder="cards",
+    class_names=("nine", "ten", "jack", "queen", "king", "ace"),
+    source="It is that of github.com/EdjeElectronics/TensorFlow-Object-Detection-API-Tutorial-"
+    "Train-Multiple-Objects-Windows-10, 296 of its images split into 236 and 60.",
+)
+
 BLOOD_CELLS = Dataset(
     "Blood cells",
     "benchmarks/faster_rcnn_SqueezeNet.yaml",
@@ -123,15 +133,25 @@ BLOOD_CELLS = Dataset(
     source="It is github.com/Shenggan/BCCD_Dataset, 292 of its images split into 205 and 87.",
 )
 
+# The demo's detector, as large as the others.
+RANDOM_WEIGHTS: Options = {
+    **CLUTTER,
+    "INPUT.MIN_SIZE_TRAIN": (192,),
+    "INPUT.MIN_SIZE_TEST": 192,
+    B: 32,
+}
+
 DATASETS = {
-    "cards": Dataset(
-        "Playing cards",
-        "benchmarks/faster_rcnn_SqueezeNet.yaml",
-        {"MODEL.ROI_HEADS.NUM_CLASSES": 6},
-        folder="cards",
-        class_names=("nine", "ten", "jack", "queen", "king", "ace"),
-        source="It is that of github.com/EdjeElectronics/TensorFlow-Object-Detection-API-Tutorial-"
-        "Train-Multiple-Objects-Windows-10, 296 of its images split into 236 and 60.",
+    "cards": PLAYING_CARDS,
+    "cards-random": PLAYING_CARDS._replace(
+        title="Playing cards, from random weights",
+        config="demo/faster_rcnn_R_18.yaml",
+        options={
+            **RANDOM_WEIGHTS,
+            "MODEL.ROI_HEADS.NUM_CLASSES": 6,
+            "MODEL.ANCHOR_GENERATOR.SIZES": [[32, 64, 128]],
+        },
+        pretrained=False,
     ),
     "bccd": BLOOD_CELLS,
     "bccd-rare": BLOOD_CELLS._replace(
@@ -148,12 +168,9 @@ DATASETS = {
         title="Blood cells, from random weights",
         config="demo/faster_rcnn_R_18.yaml",
         options={
-            **CLUTTER,
+            **RANDOM_WEIGHTS,
             "MODEL.ROI_HEADS.NUM_CLASSES": 3,
             "MODEL.ANCHOR_GENERATOR.SIZES": [[16, 36, 84]],
-            "INPUT.MIN_SIZE_TRAIN": (192,),
-            "INPUT.MIN_SIZE_TEST": 192,
-            B: 32,
         },
         pretrained=False,
     ),
@@ -291,7 +308,7 @@ EXPERIMENTS = {
     "random weights": Experiment(
         "From random weights?",
         "The demo's detector, a part of ResNet-18, which has not learned from ImageNet.",
-        ("bccd-random",),
+        ("cards-random", "bccd-random"),
         COMPARED,
         seeds=SEEDS[:1],
     ),
