@@ -149,6 +149,17 @@ def test_picture():
     assert np.ptp(dotted, axis=1).max() > 80 > np.ptp(yellow, axis=1).max()
 
 
+def test_classes_without_a_name_are_numbered():
+    monitor = MiningMonitor(period=1, class_names=["a", "b"])
+    with EventStorage() as storage:
+        monitor.watch(make_images(1)[0], make_targets([1]))
+        losses = losses_of([1.0, 2.0], [0.5] * 2, [2, 0])
+        rois = make_rois([NUM_CLASSES] * 2)
+        monitor.show([rois], losses, [torch.arange(2)], NUM_CLASSES)
+    shares = [storage.latest()[f"ohem/mistaken_for/{i}"][0] for i in range(NUM_CLASSES)]
+    assert shares == [0.5, 0, 0.5]
+
+
 def test_nothing_to_show():
     heads = build_heads(heads_config(**PERIOD))
     targets = make_targets([0])

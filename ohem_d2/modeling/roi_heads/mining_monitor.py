@@ -53,7 +53,7 @@ class MiningMonitor:
             period (int): in iterations. 0 for never.
             pixel_mean, pixel_std: what images are normalized with, for each channel.
             input_format (str): what the channels are, see INPUT.FORMAT.
-            class_names: of the foreground. None: they are numbered.
+            class_names: of the foreground. If there is not one for each, they are numbered.
         """
         self.period = period
         self.pixel_mean = pixel_mean
@@ -140,7 +140,9 @@ class MiningMonitor:
         if len(classes) == 0:
             return
         shares = (torch.bincount(classes, minlength=num_classes) / len(classes)).tolist()
-        names = self.class_names or range(num_classes)
+        names: Sequence[object] = self.class_names or ()
+        if len(names) != num_classes:  # a dataset may have fewer than the model
+            names = range(num_classes)
         get_event_storage().put_scalars(
             **{f"ohem/mistaken_for/{k}": v for k, v in zip(names, shares, strict=True)},
             smoothing_hint=False,
