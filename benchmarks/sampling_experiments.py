@@ -133,26 +133,29 @@ BLOOD_CELLS = Dataset(
     source="It is github.com/Shenggan/BCCD_Dataset, 292 of its images split into 205 and 87.",
 )
 
-# The demo's detector, as large as the others.
-RANDOM_WEIGHTS: Options = {
-    **CLUTTER,
-    "INPUT.MIN_SIZE_TRAIN": (192,),
-    "INPUT.MIN_SIZE_TEST": 192,
-    B: 32,
-}
+
+def _from_random_weights(dataset: Dataset, anchor_sizes: list[int]) -> Dataset:
+    """
+    Photographs for the demo's detector, at the size that the others have.
+    """
+    return dataset._replace(
+        title=f"{dataset.title}, from random weights",
+        config="demo/faster_rcnn_R_18.yaml",
+        options={
+            **CLUTTER,
+            "MODEL.ROI_HEADS.NUM_CLASSES": len(dataset.class_names),
+            "MODEL.ANCHOR_GENERATOR.SIZES": [anchor_sizes],
+            "INPUT.MIN_SIZE_TRAIN": (192,),
+            "INPUT.MIN_SIZE_TEST": 192,
+            B: 32,
+        },
+        pretrained=False,
+    )
+
 
 DATASETS = {
     "cards": PLAYING_CARDS,
-    "cards-random": PLAYING_CARDS._replace(
-        title="Playing cards, from random weights",
-        config="demo/faster_rcnn_R_18.yaml",
-        options={
-            **RANDOM_WEIGHTS,
-            "MODEL.ROI_HEADS.NUM_CLASSES": 6,
-            "MODEL.ANCHOR_GENERATOR.SIZES": [[32, 64, 128]],
-        },
-        pretrained=False,
-    ),
+    "cards-random": _from_random_weights(PLAYING_CARDS, [32, 64, 128]),
     "bccd": BLOOD_CELLS,
     "bccd-rare": BLOOD_CELLS._replace(
         title="Blood cells, without the red ones",
@@ -164,16 +167,7 @@ DATASETS = {
         class_names=("WBC", "Platelets"),
         background_classes=("RBC",),
     ),
-    "bccd-random": BLOOD_CELLS._replace(
-        title="Blood cells, from random weights",
-        config="demo/faster_rcnn_R_18.yaml",
-        options={
-            **RANDOM_WEIGHTS,
-            "MODEL.ROI_HEADS.NUM_CLASSES": 3,
-            "MODEL.ANCHOR_GENERATOR.SIZES": [[16, 36, 84]],
-        },
-        pretrained=False,
-    ),
+    "bccd-random": _from_random_weights(BLOOD_CELLS, [16, 36, 84]),
     "clutter": Dataset("Made images", "demo/faster_rcnn_R_18.yaml", CLUTTER, pretrained=False),
     "clutter-30": Dataset(
         "Made images, 30 % of the training boxes deleted",
