@@ -19,6 +19,8 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import BitMasks, Boxes, Instances, Keypoints
+from playwright.sync_api import sync_playwright
+from take_screenshots import NoChromiumError, start_chromium
 
 from ohem_d2 import add_ohem_config
 from ohem_d2.data.datasets.clutter import register_clutter
@@ -287,3 +289,54 @@ def voc(tmp_path):
     yield name
     DatasetCatalog.remove(name)
     MetadataCatalog.pop(name)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    with sync_playwright() as playwright:
+        try:
+            browser = start_chromium(playwright)
+        except NoChromiumError as e:
+            pytest.skip(str(e))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium):
+    """
+    Opens an HTML file in Chromium without a network, and returns its playwright Page. At the end
+    of the test, nothing must have been logged as an error or a warning, no script have failed, no
+    dialog have opened, and nothing have been asked for but files that are there.
+    """
+    problems, contexts = [], []
+
+    def open_page(path, **options):
+        context = chromium.new_context(offline=True, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on(
+            "console",
+            lambda x: problems.append(x.text) if x.type in ("error", "warning") else None,
+        )
+        page.on("pageerror", lambda x: problems.append(str(x)))
+        page.on("dialog", lambda x: (problems.append(f"dialog: {x.message}"), x.dismiss()))
+        page.on("requestfailed", lambda x: problems.append(f"failed: {x.url}"))
+        page.on(
+            "request",
+            lambda x: None if x.url.startswith(("file:", "data:")) else problems.append(x.url),
+        )
+        page.goto(Path(path).resolve().as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not problems
+
+
+def fits_its_window(page):
+    """
+    Whether there is nothing to scroll to the side.
+    """
+    return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

@@ -28,7 +28,8 @@ from ohem_d2.evaluation import build_mean_roi_loss_loader, mean_roi_loss
 from ohem_d2.utils import read_metrics
 from ohem_d2.visualization.boxes import detect, draw_detections, draw_hard_rois, find_hard_rois
 from ohem_d2.visualization.curves import Run, draw_curves
-from ohem_d2.visualization.report import compare, write_report
+from ohem_d2.visualization.page import write_page
+from ohem_d2.visualization.report import compare
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = {
@@ -197,9 +198,10 @@ def main() -> None:
     table = compare(runs, DATASETS)
     minutes = (time.monotonic() - started) / 60
     page = args.output / "index.html"
-    write_report(
+    write_page(
         page,
-        table,
+        "report.html",
+        table=table,
         num_images=NUM_IMAGES,
         iterations=cfg.SOLVER.MAX_ITER,
         num_loss_images=len(train_inputs),

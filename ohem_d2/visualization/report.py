@@ -1,17 +1,15 @@
 """
-The demo's page.
+The table of the demo's page, report.html.
 """
 
-from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from tabulate import tabulate
 
 from .curves import Run
 
-__all__ = ["Table", "compare", "write_report"]
+__all__ = ["Table", "compare"]
 
 
 class Table(NamedTuple):
@@ -52,23 +50,3 @@ def compare(runs: list[Run], datasets: dict[str, str]) -> Table:
     rows["seconds an iteration"] = [f"{median(run.series('time')[1]):.3f}" for run in runs]
     rows["peak memory of the process, MiB"] = [f"{run.peak_memory:.0f}" for run in runs]
     return Table([run.name for run in runs], rows)
-
-
-def write_report(path: Path, table: Table, **values: object) -> None:
-    """
-    Write the page that shows a table, and the pictures beside it.
-
-    Args:
-        path (Path): where to write, beside curves.png, hard_rois.jpg and detections.jpg.
-        table (Table): from :func:`compare`.
-        values: what else report.html names.
-    """
-    environment = Environment(
-        loader=PackageLoader("ohem_d2", "visualization"),
-        autoescape=True,
-        undefined=StrictUndefined,
-    )
-    page = environment.get_template("report.html").render(table=table, **values)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
