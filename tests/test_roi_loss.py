@@ -11,7 +11,11 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from ohem_d2.modeling.roi_heads import label_rois, roi_losses
-from ohem_d2.modeling.roi_heads.roi_loss import check_minable, fed_loss_class_mask
+from ohem_d2.modeling.roi_heads.roi_loss import (
+    check_minable,
+    fed_loss_class_mask,
+    objectness_losses,
+)
 
 has_diou_loss = pytest.mark.skipif(
     not hasattr(layers, "diou_loss"), reason="this detectron2 has no DIoU and CIoU loss"
@@ -179,3 +183,48 @@ def test_what_can_be_mined():
     arguments["box2box_transform"] = Box2BoxTransformRotated((1.0, 1.0, 1.0, 1.0, 1.0))
     with pytest.raises(ValueError, match="rotated"):
         check_minable(FastRCNNOutputLayers(shape, **arguments))
+
+
+@pytest.mark.parametrize("options", [{}, {"loss_weight": {"loss_cls": 2.0}}])
+def test_objectness_is_a_part_of_the_softmax_loss(options):
+    predictor, rois = make_predictor(**options), make_rois()
+    scores, deltas = predict(predictor, 45)
+    gt_classes = torch.cat([x.gt_classes for x in rois])
+    total = roi_losses(predictor, (scores, deltas), rois)["loss_cls"].tolist()
+    objectness = objectness_losses(predictor, scores, gt_classes).tolist()
+    weight = options.get("loss_weight", {}).get("loss_cls", 1.0)
+    probs = scores.double().softmax(dim=1).tolist()
+    num_fg = 0
+    for p, gt_class, of_object, both in zip(
+        probs, gt_classes.tolist(), objectness, total, strict=True
+    ):
+        p_bg = p[NUM_CLASSES]
+        if gt_class == NUM_CLASSES:
+            of_class, expected = 0.0, -math.log(p_bg)
+        else:
+            num_fg += 1
+            of_class = -math.log(p[gt_class] / (1 - p_bg))
+            expected = -math.log(1 - p_bg)
+        assert of_object == pytest.approx(weight * expected, rel=1e-4)
+        assert both == pytest.approx(weight * (expected + of_class), rel=1e-4)
+    assert 0 < num_fg < 45
+
+
+def test_objectness_of_a_sure_model_is_finite():
+    # Background is all but certain, and then all but impossible: -log(1 - p) and -log p are the
+    # difference of the scores, which float32 probabilities have no digits for.
+    scores = torch.tensor([[-60.0, -60, -60, 60], [60, -60, -60, -60]])
+    losses = objectness_losses(make_predictor(), scores, torch.tensor([0, NUM_CLASSES]))
+    # An object is one of three classes, whose probabilities are equal in the first RoI.
+    assert losses.tolist() == pytest.approx([120 - math.log(3), 120])
+
+
+@has_sigmoid_loss
+def test_objectness_is_a_part_of_the_sigmoid_loss():
+    predictor = make_predictor(use_sigmoid_ce=True)
+    scores = torch.tensor([[1.0, -2, 0.5, 9], [1.0, -2, 0.5, 9]])
+    objectness = objectness_losses(predictor, scores, torch.tensor([1, NUM_CLASSES])).tolist()
+    p = [1 / (1 + math.exp(-x)) for x in (1.0, -2, 0.5)]
+    # On an object the term of its class, and on background all of them.
+    assert objectness[0] == pytest.approx(-math.log(p[1]), rel=1e-5)
+    assert objectness[1] == pytest.approx(-sum(math.log(1 - x) for x in p), rel=1e-5)

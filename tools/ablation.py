@@ -11,7 +11,6 @@ A run that was stopped in any way goes on, image by image, when the same command
 
 import argparse
 import csv
-import hashlib
 import json
 import logging
 import sys
@@ -23,12 +22,18 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.modeling import build_model
-from detectron2.utils.file_io import PathManager
 from tabulate import tabulate
 from tqdm import tqdm
 
 from ohem_d2.checkpoint import StrictCheckpointer, WeightsError
-from ohem_d2.engine import InputError, check_inputs, fall_back_to_cpu, load_config
+from ohem_d2.engine import (
+    InputError,
+    check_inputs,
+    digest,
+    digest_file,
+    fall_back_to_cpu,
+    load_config,
+)
 from ohem_d2.evaluation import Evaluation, TimedModel, evaluate_dataset
 from ohem_d2.modeling import ImageTooLargeError, build_test_time_model
 from ohem_d2.modeling.test_time_model import with_test_time_options
@@ -109,18 +114,6 @@ def configure(cfg: CfgNode, row: Row, weights: str) -> CfgNode:
     cfg = with_test_time_options(cfg, row.multi_scale_test, row.regression_and_voting)
     cfg.MODEL.WEIGHTS = weights
     return cfg
-
-
-def digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
-def digest_file(path: str) -> str:
-    try:
-        with PathManager.open(path, "rb") as file:
-            return digest(file.read())
-    except OSError as e:
-        raise InputError(f"{path} cannot be read: {e}") from e
 
 
 def digest_images(dataset: str) -> str:

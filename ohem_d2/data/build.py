@@ -14,12 +14,18 @@ from detectron2.data import (
     build_detection_train_loader,
     get_detection_dataset_dicts,
 )
+from detectron2.data import transforms as T
 from detectron2.data.build import filter_images_with_only_crowd_annotations
 
 from .dataset_mapper import IgnoreRegionsMapper
 from .difficult import handle_difficult_objects
 
-__all__ = ["build_test_loader", "build_train_loader", "get_annotated_dicts"]
+__all__ = [
+    "build_annotated_loader",
+    "build_test_loader",
+    "build_train_loader",
+    "get_annotated_dicts",
+]
 
 
 def get_annotated_dicts(
@@ -60,6 +66,24 @@ def get_annotated_dicts(
     if filter_empty and "annotations" in dataset_dicts[0]:
         dataset_dicts = filter_images_with_only_crowd_annotations(dataset_dicts)
     return dataset_dicts
+
+
+def build_annotated_loader(
+    cfg: CfgNode, dataset_dicts: list[dict[str, Any]]
+) -> torch.utils.data.DataLoader:
+    """
+    A loader of each image once, in order and in the size of testing, with its annotations.
+
+    Args:
+        cfg (CfgNode): a detectron2 config.
+        dataset_dicts (list[dict]): from :func:`get_annotated_dicts`.
+    """
+    resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+    # is_train, because the mapper drops the annotations otherwise.
+    mapper = IgnoreRegionsMapper(cfg, is_train=True, augmentations=[resize])
+    return build_detection_test_loader(
+        dataset_dicts, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS
+    )
 
 
 def build_train_loader(cfg: CfgNode) -> torch.utils.data.DataLoader:

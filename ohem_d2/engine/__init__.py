@@ -1,4 +1,5 @@
 from .accumulating_trainer import AccumulatingTrainer
+from .digests import digest, digest_file
 from .input_checks import InputError, check_inputs
 from .load_config import fall_back_to_cpu, load_config
 
@@ -6,6 +7,8 @@ __all__ = [
     "AccumulatingTrainer",
     "InputError",
     "check_inputs",
+    "digest",
+    "digest_file",
     "fall_back_to_cpu",
     "load_config",
 ]

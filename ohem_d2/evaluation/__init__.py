@@ -1,5 +1,8 @@
 from .build import build_evaluator
 from .detection_files import evaluate_detections
+from .hard_example_files import write_coco_json, write_csv
+from .hard_example_list import HardExampleList
+from .hard_examples import HardExample, find_hard_examples
 from .mean_roi_loss import build_mean_roi_loss_loader, features_and_rois, mean_roi_loss
 from .pascal_voc_evaluation import PascalVOCEvaluator
 from .testing import (
@@ -14,6 +17,8 @@ from .testing import (
 
 __all__ = [
     "Evaluation",
+    "HardExample",
+    "HardExampleList",
     "PascalVOCEvaluator",
     "TimedModel",
     "build_evaluator",
@@ -23,7 +28,10 @@ __all__ = [
     "evaluate_detections",
     "evaluate_model",
     "features_and_rois",
+    "find_hard_examples",
     "mean_roi_loss",
     "to_results",
+    "write_coco_json",
+    "write_csv",
     "write_evaluations",
 ]

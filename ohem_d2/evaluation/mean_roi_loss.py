@@ -7,15 +7,13 @@ from collections.abc import Iterable
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader
-from detectron2.data import transforms as T
 from detectron2.evaluation import inference_context
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.structures import Instances
 from detectron2.utils import comm
 from torch import Tensor
 
-from ohem_d2.data import IgnoreRegionsMapper, get_annotated_dicts
+from ohem_d2.data import build_annotated_loader, get_annotated_dicts
 from ohem_d2.modeling.roi_heads import check_minable, label_rois, read_only_roi_losses
 from ohem_d2.modeling.roi_heads.ignore_regions import DEFAULT_IOA_THRESH
 from ohem_d2.modeling.roi_heads.roi_forward import box_predictors
@@ -25,16 +23,9 @@ __all__ = ["build_mean_roi_loss_loader", "features_and_rois", "mean_roi_loss"]
 
 def build_mean_roi_loss_loader(cfg: CfgNode, dataset_name: str) -> torch.utils.data.DataLoader:
     """
-    A loader for :func:`mean_roi_loss`: each image of the dataset once, in the size of testing,
-    with its annotations.
+    A loader for :func:`mean_roi_loss`: see :func:`build_annotated_loader`.
     """
-    resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
-    # is_train, because the mapper drops the annotations otherwise.
-    mapper = IgnoreRegionsMapper(cfg, is_train=True, augmentations=[resize])
-    dataset_dicts = get_annotated_dicts(cfg, [dataset_name], is_train=False)
-    return build_detection_test_loader(
-        dataset_dicts, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS
-    )
+    return build_annotated_loader(cfg, get_annotated_dicts(cfg, [dataset_name], is_train=False))
 
 
 @torch.no_grad()

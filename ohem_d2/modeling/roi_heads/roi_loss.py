@@ -18,7 +18,7 @@ from fvcore.nn import giou_loss, smooth_l1_loss
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["check_minable", "fed_loss_class_mask", "roi_losses"]
+__all__ = ["check_minable", "fed_loss_class_mask", "objectness_losses", "roi_losses"]
 
 # Losses on boxes (rather than on deltas) that FastRCNNOutputLayers knows. detectron2 0.5 has no
 # DIoU and CIoU.
@@ -140,6 +140,40 @@ def roi_losses(
         ),
     }
     return {k: v * box_predictor.loss_weight.get(k, 1.0) for k, v in losses.items()}
+
+
+def objectness_losses(
+    box_predictor: FastRCNNOutputLayers, scores: Tensor, gt_classes: Tensor
+) -> Tensor:
+    """
+    The part of each RoI's classification loss that is about object or background. The rest of it
+    is about which class, and 0 on background.
+
+    - Of the softmax loss: -log p(background), or -log(1 - p(background)) on foreground. The rest is
+      -log p(class | object).
+    - Of the sigmoid loss: on foreground, the term of its class. The rest is the other terms.
+
+    Args:
+        box_predictor (FastRCNNOutputLayers):
+        scores (Tensor): (R, K + 1), see :func:`roi_losses`.
+        gt_classes (Tensor): (R,) labels.
+
+    Returns:
+        Tensor: float32 of shape (R,), weighted like "loss_cls". Not larger than that, if it is
+        without a federated loss.
+    """
+    scores = scores.float()
+    is_bg = gt_classes == scores.shape[1] - 1
+    if getattr(box_predictor, "use_sigmoid_ce", False):
+        losses = torch.where(
+            is_bg,
+            F.softplus(scores[:, :-1]).sum(dim=1),
+            F.softplus(-scores.gather(1, gt_classes[:, None])[:, 0]),
+        )
+    else:
+        objectness = scores[:, :-1].logsumexp(dim=1) - scores[:, -1]
+        losses = F.softplus(torch.where(is_bg, objectness, -objectness))
+    return losses * box_predictor.loss_weight.get("loss_cls", 1.0)
 
 
 def _classification_losses(

@@ -1,0 +1,34 @@
+"""
+Digests of what results depend on, to know whether those of two runs can be mixed.
+"""
+
+import hashlib
+
+from detectron2.utils.file_io import PathManager
+
+from .input_checks import InputError
+
+__all__ = ["digest", "digest_file"]
+
+
+def digest(content: bytes) -> str:
+    """
+    Returns:
+        str: 16 hexadecimal digits.
+    """
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def digest_file(path: str) -> str:
+    """
+    Returns:
+        str: the digest of what is in a file.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    try:
+        with PathManager.open(path, "rb") as file:
+            return digest(file.read())
+    except OSError as e:
+        raise InputError(f"{path} cannot be read: {e}") from e
