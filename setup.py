@@ -9,7 +9,9 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     packages=find_packages(include=["ohem_d2*"]),
-    package_data={"ohem_d2": ["py.typed", "visualization/*.html", "visualization/*.css"]},
+    package_data={
+        "ohem_d2": ["py.typed", "visualization/*.html", "visualization/*.css", "visualization/*.js"]
+    },
     python_requires=">=3.10",
     # torch, torchvision and detectron2 are not listed: like detectron2 itself does, this package
     # uses the builds that its user has chosen, and never installs others over them.

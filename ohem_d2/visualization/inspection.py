@@ -1,0 +1,155 @@
+"""
+A page of hard examples: crops in a grid, and the whole image of each.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from detectron2.data.detection_utils import read_image
+from detectron2.structures import BoxMode
+
+from ..evaluation.hard_examples import KINDS, HardExample
+from ..utils import atomic_file
+from .page import write_page
+
+__all__ = ["write_inspection"]
+
+# Of the longer side, in pixels. What is larger is made smaller.
+MAX_CROP_SIZE, MAX_IMAGE_SIZE = 240, 1024
+MARGIN = 0.4  # around the boxes in a crop, as part of their longer side
+MIN_MARGIN = 8  # pixels
+
+
+def write_inspection(
+    folder: Path,
+    examples: Sequence[HardExample],
+    records: Mapping[str, dict[str, Any]],
+    class_names: Sequence[str],
+    title: str,
+    description: Mapping[str, str],
+    advance: Callable[[], object],
+) -> None:
+    """
+    Write index.html, which shows pictures in crops/ and images/. Those that are there already, of
+    a run that was stopped, are not written again.
+
+    Args:
+        folder (Path): to write into.
+        examples (Sequence[HardExample]): by kind, and of each kind the hardest first.
+        records (Mapping[str, dict]): the images by file name, in detectron2's dataset format.
+        class_names (Sequence[str]): of the foreground classes.
+        title (str): of the page.
+        description (Mapping[str, str]): what to say of how it was made.
+        advance (Callable): is called after each of these images.
+    """
+    for name in ("crops", "images"):
+        (folder / name).mkdir(exist_ok=True)
+    of_image: dict[str, list[int]] = {}
+    for i, example in enumerate(examples):
+        of_image.setdefault(example.file_name, []).append(i)
+
+    images: list[dict[str, Any]] = []
+    shown: list[dict[str, Any]] = [{} for _ in examples]
+    for number, (file_name, inds) in enumerate(of_image.items()):
+        record = records[file_name]
+        width, height = record["width"], record["height"]
+        crops = {i: _crop_box(examples[i], width, height) for i in inds}
+        picture = f"images/{number:06d}.jpg"
+        _write_pictures(
+            file_name,
+            {folder / picture: ((0, 0, width, height), MAX_IMAGE_SIZE)}
+            | {folder / _crop_name(i): (x, MAX_CROP_SIZE) for i, x in crops.items()},
+        )
+        images.append(
+            {
+                "name": file_name,
+                "picture": picture,
+                "size": [width, height],
+                "objects": [_to_object(x) for x in record["annotations"]],
+            }
+        )
+        for i in inds:
+            shown[i] = _to_shown(examples[i], number, _crop_name(i), crops[i])
+        advance()
+    write_page(
+        folder / "index.html",
+        "inspection.html",
+        title=title,
+        description=description,
+        data={"kinds": KINDS, "classes": class_names, "images": images, "examples": shown},
+    )
+
+
+def _crop_name(i: int) -> str:
+    return f"crops/{i:06d}.jpg"
+
+
+def _crop_box(example: HardExample, width: int, height: int) -> tuple[int, int, int, int]:
+    """
+    Returns:
+        x0, y0, x1, y1 in whole pixels: the boxes of the example with a margin, in the image.
+    """
+    boxes = np.array([x for x in (example.roi, example.gt_box, example.pred_box) if x])
+    start, end = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
+    margin = max(MARGIN * (end - start).max(), MIN_MARGIN)
+    x0, y0 = np.maximum(np.floor(start - margin), 0).astype(int).tolist()
+    x1, y1 = np.minimum(np.ceil(end + margin), [width, height]).astype(int).tolist()
+    return x0, y0, x1, y1
+
+
+def _write_pictures(
+    file_name: str, pictures: Mapping[Path, tuple[tuple[int, int, int, int], int]]
+) -> None:
+    """
+    Args:
+        file_name (str): the image.
+        pictures: by the JPEG to write, which part of the image, and of what size at most.
+    """
+    missing = {path: x for path, x in pictures.items() if not path.exists()}
+    if not missing:
+        return
+    image = read_image(file_name, format="BGR")
+    for path, ((x0, y0, x1, y1), max_size) in missing.items():
+        picture = image[y0:y1, x0:x1]
+        scale = max_size / max(picture.shape[:2])
+        if scale < 1:
+            picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        _, encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 88])
+        with atomic_file(path) as unfinished:
+            unfinished.write_bytes(encoded.tobytes())
+
+
+def _to_object(annotation: dict[str, Any]) -> dict[str, Any]:
+    box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
+    return {
+        "box": _rounded(box),
+        "class": annotation["category_id"],
+        "ignored": bool(annotation.get("iscrowd", 0)),
+    }
+
+
+def _to_shown(
+    example: HardExample, image: int, picture: str, crop: tuple[int, int, int, int]
+) -> dict[str, Any]:
+    return {
+        "kind": KINDS.index(example.kind),
+        "image": image,
+        "picture": picture,
+        "crop": crop,
+        "roi": _rounded(example.roi),
+        "gtClass": example.gt_class,
+        "gtBox": example.gt_box and _rounded(example.gt_box),
+        "predClass": example.pred_class,
+        "predBox": _rounded(example.pred_box),
+        "iou": example.iou,
+        "score": example.score,
+        "loss": example.loss,
+        "parts": [example.loss_objectness, example.loss_class, example.loss_box_reg],
+    }
+
+
+def _rounded(box: Sequence[float]) -> list[float]:
+    return [round(float(x), 1) for x in box]

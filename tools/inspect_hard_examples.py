@@ -1,0 +1,250 @@
+#!/usr/bin/env python3
+"""
+Show what is hard in a dataset for a trained model: a page of the RoIs with the largest loss, by
+what is wrong with each, to tell hard examples from mistakes in the annotations.
+
+    python tools/inspect_hard_examples.py --config-file configs/demo/faster_rcnn_R_18_ohem.yaml \\
+        MODEL.WEIGHTS output/demo/faster_rcnn_R_18_ohem/model_final.pth
+
+A run that was stopped in any way goes on when the same command is given again.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import inference_context
+from detectron2.modeling import GeneralizedRCNN, build_model
+from tqdm import tqdm
+
+from ohem_d2.checkpoint import StrictCheckpointer, WeightsError
+from ohem_d2.data import build_annotated_loader, get_annotated_dicts
+from ohem_d2.engine import (
+    InputError,
+    check_inputs,
+    digest,
+    digest_file,
+    fall_back_to_cpu,
+    load_config,
+)
+from ohem_d2.evaluation import HardExampleList, find_hard_examples, write_coco_json, write_csv
+from ohem_d2.modeling.roi_heads import check_minable
+from ohem_d2.modeling.roi_heads.roi_forward import box_predictors
+from ohem_d2.visualization.inspection import write_inspection
+
+SAVE_PERIOD = 30  # seconds
+
+
+def choose_dataset(cfg: CfgNode, name: Optional[str]) -> str:
+    """
+    Have the config test on one dataset: that of the name, or else the one that it trains on.
+    """
+    if name is None:
+        if len(cfg.DATASETS.TRAIN) != 1:
+            raise InputError(
+                f"DATASETS.TRAIN has {len(cfg.DATASETS.TRAIN)} datasets: name one with --dataset."
+            )
+        (name,) = cfg.DATASETS.TRAIN
+    datasets = cfg.DATASETS
+    files = dict(zip(datasets.TRAIN, datasets.PROPOSAL_FILES_TRAIN, strict=False))
+    files |= dict(zip(datasets.TEST, datasets.PROPOSAL_FILES_TEST, strict=False))
+    datasets.TEST = (name,)
+    datasets.PROPOSAL_FILES_TEST = (files[name],) if name in files else ()
+    return name
+
+
+def load_records(cfg: CfgNode, dataset: str) -> list[dict[str, Any]]:
+    records = get_annotated_dicts(cfg, [dataset], is_train=False)
+    if not all("annotations" in x for x in records):
+        raise InputError(f"{dataset} has images without annotations to compare with.")
+    num_names = len(MetadataCatalog.get(dataset).thing_classes)
+    num_classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    if num_names != num_classes:
+        raise InputError(
+            f"{dataset} has {num_names} classes, and the model {num_classes} "
+            "(MODEL.ROI_HEADS.NUM_CLASSES): they have to be the same."
+        )
+    return records
+
+
+def load_model(cfg: CfgNode) -> GeneralizedRCNN:
+    model = build_model(cfg)
+    if not isinstance(model, GeneralizedRCNN):
+        raise InputError(
+            f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}, which has no RoIs."
+        )
+    try:
+        check_minable(box_predictors(model.roi_heads)[0])
+    except ValueError as e:
+        raise InputError(str(e)) from e
+    StrictCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    return model
+
+
+def describe(cfg: CfgNode, records: Sequence[dict[str, Any]], nms_thresh: float) -> dict[str, Any]:
+    """
+    Returns:
+        dict: what the examples depend on.
+    """
+    relevant = cfg.clone()
+    relevant.OUTPUT_DIR = relevant.MODEL.WEIGHTS = ""
+    relevant.DATALOADER.NUM_WORKERS = 0
+    keys = ("category_id", "bbox", "iscrowd")
+    annotations = [
+        [x["file_name"], [[y.get(k) for k in keys] for y in x["annotations"]]] for x in records
+    ]
+    return {
+        "dataset": cfg.DATASETS.TEST[0],
+        "weights": digest_file(cfg.MODEL.WEIGHTS),
+        "config": digest(relevant.dump().encode()),
+        "annotations": digest(json.dumps(annotations, default=list).encode()),
+        "proposals": [digest_file(x) for x in cfg.DATASETS.PROPOSAL_FILES_TEST],
+        "nms_thresh": nms_thresh,
+    }
+
+
+def find(
+    cfg: CfgNode,
+    model: GeneralizedRCNN,
+    records: list[dict[str, Any]],
+    examples: HardExampleList,
+    nms_thresh: float,
+) -> None:
+    """
+    Look at all images that were not looked at yet.
+    """
+    remaining = records[examples.num_images :]
+    with (
+        inference_context(model),
+        tqdm(total=len(records), initial=examples.num_images, unit="image") as bar,
+    ):
+        saved = time.monotonic()
+        for inputs in build_annotated_loader(cfg, remaining) if remaining else []:
+            for x in inputs:
+                found = find_hard_examples(
+                    model, x, nms_thresh, cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST
+                )
+                examples.add(found)
+                bar.update()
+            if time.monotonic() - saved > SAVE_PERIOD:
+                examples.save()
+                saved = time.monotonic()
+    examples.save()
+
+
+def write(
+    output: Path,
+    cfg: CfgNode,
+    records: Sequence[dict[str, Any]],
+    examples: HardExampleList,
+    description: Mapping[str, str],
+) -> None:
+    dataset = cfg.DATASETS.TEST[0]
+    metadata = MetadataCatalog.get(dataset)
+    by_name = {x["file_name"]: x for x in records}
+    hardest = examples.hardest()
+    write_csv(output / "hard_examples.csv", hardest, metadata.thing_classes)
+    image_root = metadata.get("image_root") or os.path.commonpath(
+        [os.path.dirname(x) for x in by_name]
+    )
+    write_coco_json(
+        output / "hard_examples_coco.json", hardest, by_name, metadata.thing_classes, image_root
+    )
+    with tqdm(total=len({x.file_name for x in hardest}), unit="image") as bar:
+        write_inspection(
+            output,
+            hardest,
+            by_name,
+            metadata.thing_classes,
+            f"Hard examples of {dataset}",
+            description,
+            bar.update,
+        )
+
+
+def run(args: argparse.Namespace) -> Path:
+    """
+    Returns:
+        Path: the page.
+
+    Raises:
+        InputError: for what cannot be used.
+    """
+    if not 0 <= args.nms_thresh <= 1:
+        raise InputError(f"--nms-thresh is {args.nms_thresh}, and has to be from 0 to 1.")
+    if args.max_examples < 1:
+        raise InputError(f"--max-examples is {args.max_examples}, and has to be 1 or more.")
+    if args.module:
+        sys.path.append(os.getcwd())
+        importlib.import_module(args.module)
+    cfg = load_config(args.config_file, args.opts)
+    fall_back_to_cpu(cfg)
+    dataset = choose_dataset(cfg, args.dataset)
+    check_inputs(cfg, eval_only=True)
+    records = load_records(cfg, dataset)
+    output = args.output or Path(cfg.OUTPUT_DIR, "hard_examples", dataset)
+    output.mkdir(parents=True, exist_ok=True)
+    description = describe(cfg, records, args.nms_thresh)
+    try:
+        examples = HardExampleList(output / "hard_examples.json", description, args.max_examples)
+    except ValueError as e:
+        raise InputError(f"{e} Folders are given with --output.") from e
+    print("1/2 Looking for hard examples", flush=True)
+    if examples.num_images < len(records):
+        try:
+            find(cfg, load_model(cfg), records, examples, args.nms_thresh)
+        except ValueError as e:
+            raise InputError(str(e)) from e
+    print("2/2 Pictures", flush=True)
+    shown = {
+        "Model": cfg.MODEL.WEIGHTS,
+        "Config": args.config_file,
+        "Dataset": f"{dataset}, {len(records)} images",
+        "Shown": f"at most {args.max_examples} of each kind; of RoIs with an IoU larger than "
+        f"{args.nms_thresh} the one with the largest loss",
+    }
+    write(output, cfg, records, examples, shown)
+    return output / "index.html"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True)
+    parser.add_argument("--dataset", help="by default the one in DATASETS.TRAIN")
+    parser.add_argument(
+        "--output", type=Path, help="by default OUTPUT_DIR/hard_examples/DATASET of the config"
+    )
+    parser.add_argument("--max-examples", type=int, default=1000, help="of each kind")
+    parser.add_argument(
+        "--nms-thresh",
+        type=float,
+        default=0.3,
+        help="of RoIs that overlap more than this, the hardest is shown; 0.7 as in training shows "
+        "more of the same",
+    )
+    parser.add_argument(
+        "--import",
+        dest="module",
+        help="a Python module that registers the dataset, such as my_datasets",
+    )
+    parser.add_argument("opts", nargs="*", help="options of the config, MODEL.WEIGHTS among them")
+    args = parser.parse_args()
+    try:
+        page = run(args)
+    except (ImportError, InputError, WeightsError) as e:
+        sys.exit(f"inspect_hard_examples.py: {e}")
+    print(f"Open {page}")
+
+
+if __name__ == "__main__":
+    main()
