@@ -600,6 +600,8 @@ def test_what_is_logged():
         "ohem/num_kept": num_kept / 3,
         "roi_head/num_fg_samples": count_fg(rois) / 3,
         "roi_head/num_bg_samples": (num_kept - count_fg(rois)) / 3,
+        "ohem/fg_share": count_fg(labeled) / 100,
+        "ohem/fg_share_kept": count_fg(rois) / num_kept,
         "ohem/mean_loss": mean_loss(labeled),
         "ohem/mean_loss_kept": mean_loss(rois),
     }

@@ -76,7 +76,7 @@ def test_settings():
 def test_scalars():
     source = (ROOT / "ohem_d2/modeling/roi_heads/ohem.py").read_text()
     logged = set(re.findall(r'put_scalar\("([^"]+)"', source))  # but those of the warm-up
-    assert len(logged) == 9
+    assert len(logged) == 11
     assert all(f"`{name}`" in README for name in logged)
 
 

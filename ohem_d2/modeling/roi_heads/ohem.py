@@ -457,6 +457,7 @@ class OHEMMixin(IgnoreRegionsMixin):
 
         - ohem/num_rois, ohem/num_fg_rois, ohem/num_bg_rois: RoIs seen
         - ohem/num_kept: RoIs kept
+        - ohem/fg_share, ohem/fg_share_kept: foreground of the RoIs seen and kept, from 0 to 1
         - ohem/mean_loss, ohem/mean_loss_kept: mean loss of the RoIs seen and kept
         - ohem/nms_removed: the share of the RoIs seen that NMS removed, from 0 to 1
         """
@@ -479,6 +480,8 @@ class OHEMMixin(IgnoreRegionsMixin):
         storage.put_scalar("ohem/num_bg_rois", (num_seen - num_fg_seen) / num_images)
         storage.put_scalar("ohem/num_kept", num_kept / num_images)
         if num_kept:  # else there is no mean
+            storage.put_scalar("ohem/fg_share", num_fg_seen / num_seen)
+            storage.put_scalar("ohem/fg_share_kept", num_fg_kept / num_kept)
             storage.put_scalar("ohem/mean_loss", sum_seen / num_seen)
             storage.put_scalar("ohem/mean_loss_kept", sum_kept / num_kept)
             storage.put_scalar("ohem/nms_removed", 1 - num_survivors / num_seen)
