@@ -21,10 +21,12 @@ from ohem_d2.modeling.roi_heads.roi_forward import forward_rois
 NUM_CLASSES = 4
 
 
-def make_rois(gt_classes, gt_inds, scores, pred_boxes, losses):
+def make_rois(gt_classes, gt_inds, scores, pred_boxes, losses, pred_classes=None, is_missed=None):
     return Instances(
         (100, 100),
         gt_classes=torch.tensor(gt_classes),
+        pred_classes=torch.tensor(pred_classes or [0] * len(gt_classes)),
+        is_missed=torch.tensor(is_missed or [True] * len(gt_classes)),
         gt_inds=torch.tensor(gt_inds),
         scores=torch.tensor(scores),
         pred_boxes=Boxes(torch.tensor(pred_boxes)),
@@ -60,6 +62,22 @@ def test_an_object_is_shown_by_its_surest_roi():
         ("poor localization", 1),
         (None, 1),
     ]
+
+
+def test_what_the_model_gets_right_is_not_shown():
+    boxes = [[x, 10.0, x + 20, 30] for x in (0.0, 25, 50, 75)]
+    rois = make_rois(
+        gt_classes=[2, 2, 2, 2],
+        gt_inds=[0, 1, 2, 3],
+        scores=[0.9] * 4,
+        pred_boxes=boxes,
+        # The largest part: object or background, twice; the class, twice.
+        losses=[[0.6, 0, 0.5], [0.7, 0, 0.5], [0, 0.6, 0.5], [0, 0.7, 0.5]],
+        is_missed=[False, True, False, False],
+        pred_classes=[2, 2, 2, 1],
+    )
+    expected = [(None, 0), ("missed object", 1), (None, 2), ("wrong class", 3)]
+    assert judge(rois, make_objects(*boxes)) == expected
 
 
 def test_what_is_found_on_the_background():
@@ -170,12 +188,17 @@ def by_loops(model, inputs, nms_thresh, min_score):
             p_object = sum(p[:-1])
             parts = [-math.log(p_object), -math.log(p[gt_class] / p_object), of_box]
             kind = ("missed object", "wrong class", "poor localization")[parts.index(max(parts))]
+            if (kind == "missed object" and p_object >= p[-1]) or (
+                kind == "wrong class" and pred_class == gt_class
+            ):
+                kind = None
         candidates.append((sum(parts), kind, about, p[pred_class], r, gt_class, box, parts))
     surest = {}
     for x in candidates:
         if x[5] != NUM_CLASSES and x[3] > surest.get(x[2], (0,) * 4)[3]:
             surest[x[2]] = x
     candidates = [x for x in candidates if x[5] == NUM_CLASSES or surest[x[2]] is x]
+    candidates = [x for x in candidates if x[1] is not None]
     kept = []
     for x in sorted(candidates, key=lambda x: -x[0]):
         box = rois.proposal_boxes.tensor[x[4]][None]

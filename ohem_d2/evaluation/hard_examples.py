@@ -7,6 +7,7 @@ Shape shorthand in this module:
     K: number of foreground classes
 """
 
+import math
 from typing import Any, NamedTuple, Optional
 
 import torch
@@ -75,7 +76,8 @@ def find_hard_examples(
     An object is shown once, by the RoI on it that the model is surest of: some RoI that barely
     overlaps an object is hard on any object, and says nothing of it. What is wrong is the largest
     part of that RoI's loss: object or background ("missed object"), which class ("wrong class") or
-    where ("poor localization").
+    where ("poor localization"). It is not shown if the largest part is small because the model is
+    right: surer of an object than of background, or surest of its class.
 
     A RoI on the background counts if the model finds something in it, unless the predicted box is
     that of an annotated object after all (IoU >= 0.5). If it partly covers one (IoU >= 0.1), it is
@@ -123,6 +125,7 @@ def _predict(heads: ROIHeads, features: dict[str, Tensor], rois: Instances) -> N
     - pred_classes: the likeliest class that is not background.
     - scores: its probability.
     - pred_boxes: the box that is predicted for it.
+    - is_missed: of foreground, whether the model rather sees background.
     """
     predictor = box_predictors(heads)[0]
     predictions = forward_rois(heads, features, [rois])
@@ -131,6 +134,8 @@ def _predict(heads: ROIHeads, features: dict[str, Tensor], rois: Instances) -> N
     # Rounding may leave a little less than nothing.
     of_class = (losses["loss_cls"] - objectness).clamp(min=0)
     rois.losses = torch.stack([objectness, of_class, losses["loss_box_reg"]], dim=1)
+    # That is -log(1 / 2), where both are as likely.
+    rois.is_missed = objectness > predictor.loss_weight.get("loss_cls", 1.0) * math.log(2)
 
     (probs,) = predictor.predict_probs(predictions, [rois])
     rois.scores, rois.pred_classes = probs[:, : heads.num_classes].max(dim=1)
@@ -156,10 +161,13 @@ def _judge(rois: Instances, objects: Instances, num_classes: int, min_score: flo
     unrelated = iou < UNRELATED_IOU
     on_background = torch.where(unrelated, KINDS.index(UNANNOTATED), KINDS.index(POOR_LOCALIZATION))
     on_background[(iou >= DETECTED_IOU) | (rois.scores < min_score)] = -1
-    # The parts of the loss are in the order of KINDS.
-    on_object = torch.where(
-        _surest_of_each_object(rois, is_fg, len(objects)), rois.losses.argmax(dim=1), -1
-    )
+    # These, and the parts of the loss, are in the order of KINDS.
+    wrong_class = rois.pred_classes != rois.gt_classes
+    mistakes = torch.stack([rois.is_missed, wrong_class, torch.ones_like(is_fg)], dim=1)
+    largest = rois.losses.argmax(dim=1)
+    is_shown = mistakes.gather(1, largest[:, None])[:, 0]
+    is_shown &= _surest_of_each_object(rois, is_fg, len(objects))
+    on_object = torch.where(is_shown, largest, -1)
     rois.gt_inds = torch.where(~is_fg & unrelated, -1, rois.gt_inds)
     rois.kinds = torch.where(is_fg, on_object, on_background)
 
