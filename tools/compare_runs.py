@@ -48,6 +48,10 @@ def compare(
     """
     if output.exists():
         raise InputError(f"{output} is there already. Move it away, or give another --output.")
+    if num_images < 0:
+        raise InputError(f"--images is {num_images}: it has to be 0 or more.")
+    if score_thresh is not None and not 0 <= score_thresh <= 1:
+        raise InputError(f"--score-thresh is {score_thresh}: it has to be from 0 to 1.")
     runs = tuple(map(read_run, folders, name_runs(*folders)))
     names = find_datasets(*folders)
     try:
@@ -111,7 +115,7 @@ def find_datasets(a: Path, b: Path) -> list[str]:
     Returns:
         list[str]: the datasets whose detections both runs have left.
     """
-    of_a, of_b = ({x.name for x in folder.glob("inference/*/")} for folder in (a, b))
+    of_a, of_b = ({x.name for x in folder.glob("inference/*") if x.is_dir()} for folder in (a, b))
     if not of_a & of_b:
         raise InputError(
             f"There is no dataset that both runs were evaluated on. In {a}/inference: "

@@ -32,7 +32,7 @@ __all__ = ["ComparedDataset", "ComparedImage", "TrainedRun", "write_comparison"]
 SCORES = (0.1, 0.3, 0.5, 0.7, 0.9)
 LETTERS = ("A", "B")  # in pictures: a name may have characters that matplotlib's font lacks
 LONGER_SIDE = 800  # of the pictures, in pixels
-LABEL_SIZE = 0.026  # of the width of a picture
+LABEL_SIZE = 0.028  # of the width of a picture
 NONE = "-"  # where there is no number
 
 
@@ -277,9 +277,9 @@ def choose_images(
         with the largest difference first.
     """
     more = [a - b for a, b in zip(errors_a, errors_b, strict=True)]  # of A
-    order = sorted(range(len(more)), key=more.__getitem__)
+    order = sorted(range(len(more)), key=lambda i: -abs(more[i]))
     return {
-        "B": [i for i in order[::-1] if more[i] > 0][: (count + 1) // 2],
+        "B": [i for i in order if more[i] > 0][: (count + 1) // 2],
         "A": [i for i in order if more[i] < 0][: count // 2],
     }
 
