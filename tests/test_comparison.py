@@ -166,6 +166,28 @@ def test_boxes_lie_on_the_picture(write, open_page):
     assert of_a["x"] == of_b["x"] and of_b["y"] > of_a["y"] + of_a["height"]
 
 
+def test_labels_lie_on_the_picture(write, dataset, open_page):
+    # Boxes in all corners: missed objects have their labels below, detections above.
+    corners = [(x, y, x + 20, y + 15) for x in (0, 180) for y in (0, 105)]
+    found = [(x, 0.9, 0) for x in corners]
+    images = []
+    for corner in (corners[1], corners[3]):
+        image = make_image(dataset.images[0].file_name, [], found)
+        image.objects.gt_boxes = make_boxes([corner])
+        images.append(image)
+    names = ["cat", "dog", "cow"]
+    page = open_page(write(dataset=dataset._replace(images=images, class_names=names)))
+    places = page.evaluate(
+        """[...document.querySelectorAll(".picture text")].map(x => {
+          const a = x.getBoundingClientRect(), b = x.closest("svg").getBoundingClientRect();
+          return [a.left - b.left, a.top - b.top, b.right - a.right, b.bottom - a.bottom];
+        })"""
+    )
+    # Four detections in each of two images, and the object that A misses.
+    assert len(places) == 10
+    assert min(map(min, places)) > -4  # the font's own space around it
+
+
 def test_nothing_differs(write, dataset, open_page):
     image = dataset.images[1]
     a, b = (run._replace(config={"OUTPUT_DIR": run.name}) for run in RUNS)
