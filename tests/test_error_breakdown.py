@@ -181,8 +181,10 @@ def test_best_threshold():
     assert find_best_threshold(JUDGEMENTS) == pytest.approx(0.4)
     # Of the first image alone, with two objects: .9: 2 / (1 + 2), which is the largest.
     assert find_best_threshold(JUDGEMENTS[:1]) == pytest.approx(0.9)
-    # A duplicate of the same score is counted with it: 2 / (2 + 1) is less than 4 / (3 + 2).
-    boxes = [(OBJECT, 0.5, 0), (OBJECT, 0.5, 0), (FAR, 0.3, 0)]
+    # The first alone would have 2 / (1 + 2) = .67, but all of .5 come together: 2 / (3 + 2) = .4.
+    # From .3 on it is 4 / (5 + 2) = .57.
+    nothing = [30, 30, 40, 40]
+    boxes = [(OBJECT, 0.5, 0), (OBJECT, 0.5, 0), (nothing, 0.5, 0), (FAR, 0.3, 0), (FAR, 0.3, 0)]
     assert find_best_threshold([judge(boxes, [(OBJECT, 0), (FAR, 0)])]) == pytest.approx(0.3)
     assert find_best_threshold([judge([], [(OBJECT, 0)])]) == 1.0
 
