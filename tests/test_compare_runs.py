@@ -3,6 +3,7 @@ tools/compare_runs.py as its users run it: as a process, on what train_net.py ha
 """
 
 import html
+import json
 import os
 import shutil
 import subprocess
@@ -212,12 +213,15 @@ def test_a_dataset_that_is_not_registered(root, run):
 
 
 def test_detections_of_coco(root, run, capsys):
-    # B as A, but it has found nothing.
+    # B as A, but it has one detection, whose score is a whole number.
     shutil.copytree("a", "b")
-    Path("b/inference/clutter_coco_test/coco_instances_results.json").write_text("[]")
-    run("a", "b", "--output", "page", "--images", "2", "--score-thresh", "0")
+    detection = {"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 1}
+    file = Path("b/inference/clutter_coco_test/coco_instances_results.json")
+    file.write_text(json.dumps([detection]))
+    run("a", "b", "--output", "page", "--score-thresh", "0")
     assert capsys.readouterr().out == "Open page/index.html\n"
-    assert "<h2>clutter_coco_test</h2>" in Path("page/index.html").read_text()
-    Path("b/inference/clutter_coco_test/coco_instances_results.json").write_text("{}")
+    text = Path("page/index.html").read_text()
+    assert "<h2>clutter_coco_test</h2>" in text and "triangle 100 %" in text
+    file.write_text("{}")
     with pytest.raises(SystemExit, match="has a dict, and not the list of detections"):
         run("a", "b", "--output", "other")

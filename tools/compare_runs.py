@@ -171,7 +171,7 @@ def to_image(record: dict[str, Any], detections: list[list[Detection]]) -> Compa
         Instances(
             size,
             pred_boxes=to_boxes([x.box for x in of_run]),
-            scores=torch.tensor([x.score for x in of_run]),
+            scores=torch.tensor([x.score for x in of_run], dtype=torch.float32),
             pred_classes=torch.tensor([x.category for x in of_run], dtype=torch.int64),
         )
         for of_run in detections
