@@ -8,10 +8,8 @@ import cv2
 import demo
 import torch
 from conftest import fits_its_window, use_clutter
-from detectron2.structures import Boxes, Instances
 
 from ohem_d2.data.datasets.clutter import generate_clutter
-from ohem_d2.visualization.boxes import _match
 
 
 def test_leaves_a_page_with_its_pictures(tmp_path, monkeypatch, capsys, open_page):
@@ -45,16 +43,3 @@ def test_leaves_a_page_with_its_pictures(tmp_path, monkeypatch, capsys, open_pag
     ]
     assert len(weights) == 2 and weights[0].keys() == weights[1].keys()
     assert not torch.equal(*(x["roi_heads.box_predictor.cls_score.weight"] for x in weights))
-
-
-def test_a_detection_is_right_once():
-    def instances(boxes, classes, **fields):
-        return Instances((50, 50), **fields), Boxes(torch.tensor(boxes)), torch.tensor(classes)
-
-    objects, objects.gt_boxes, objects.gt_classes = instances([[0.0, 0, 10, 10]] * 1, [1])
-    # Right; the same object again; the wrong class; too far.
-    found, found.pred_boxes, found.pred_classes = instances(
-        [[0.0, 0, 10, 9], [0.0, 0, 10, 10], [0.0, 0, 10, 10], [6.0, 0, 16, 10]], [1, 1, 0, 1]
-    )
-    assert _match(found, objects) == [True, False, False, False]
-    assert _match(found, objects[[]]) == [False] * 4

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ohem_d2.evaluation import features_and_rois
+from ohem_d2.evaluation.error_breakdown import VERDICTS, judge_detections
 from ohem_d2.modeling.roi_heads import read_only_roi_losses
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
 GROUND_TRUTH_COLOR, RIGHT_COLOR, WRONG_COLOR = "white", "#2ecc40", "#ff4136"
 BACKGROUND_COLOR = "#ff851b"
 VOTER_COLOR = "#ffdc00"
+NO_BOXES = Boxes(torch.zeros(0, 4))
 
 
 @torch.no_grad()
@@ -98,8 +100,9 @@ def draw_detections(
             for box in objects.gt_boxes.tensor.tolist():
                 _box(ax, box, GROUND_TRUTH_COLOR, linewidth=2.5)
             found = found[found.scores >= min_score]
-            for k, is_right in enumerate(_match(found, objects)):
-                color = RIGHT_COLOR if is_right else WRONG_COLOR
+            verdicts = judge_detections(found, objects, NO_BOXES).verdicts.tolist()
+            for k, verdict in enumerate(verdicts):
+                color = RIGHT_COLOR if VERDICTS[verdict] == "right" else WRONG_COLOR
                 box = found.pred_boxes.tensor[k].tolist()
                 _box(ax, box, color, linewidth=1.4)
                 label = f"{class_names[found.pred_classes[k]]} {found.scores[k]:.0%}"
@@ -237,21 +240,6 @@ def draw_voting(
     for ax, title in zip(axes[0], columns, strict=True):
         ax.set_title(title, fontsize=10)
     figure.savefig(path, pil_kwargs={"quality": 90})
-
-
-def _match(found: Instances, objects: Instances) -> list[bool]:
-    """
-    Whether each detection, of which the best come first, is right.
-    """
-    iou = pairwise_iou(found.pred_boxes, objects.gt_boxes)
-    iou = iou * (found.pred_classes[:, None] == objects.gt_classes)
-    is_right = []
-    for row in iou:
-        best = int(row.argmax()) if len(row) else -1
-        is_right.append(best >= 0 and bool(row[best] >= 0.5))
-        if is_right[-1]:
-            iou[:, best] = 0  # iou's rows are views: the object is taken
-    return is_right
 
 
 def _grid(

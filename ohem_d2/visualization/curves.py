@@ -2,34 +2,45 @@
 Curves of training runs.
 """
 
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-__all__ = ["Run", "draw_curves"]
+__all__ = ["Run", "draw_curves", "draw_scalars", "find_scalars"]
 
-COLORS = ("#7f7f7f", "#d62728")
+COLORS, LINES = ("#7f7f7f", "#d62728"), ("solid", "dashed")
+# Besides all losses, and AP if it was measured on the way.
+SCALARS = ("roi_head/num_fg_samples", "ohem/mean_loss", "lr", "time")
 
 
 class Run(NamedTuple):
     """
-    One training run, as the report shows it.
+    One training run, as a page shows it.
     """
 
     name: str
     metrics: list[dict[str, float]]  # the lines of metrics.json
-    mean_roi_loss: dict[int, float]  # iteration of the checkpoint -> mean loss over all RoIs
-    peak_memory: float  # of the process, in MiB
+    # Of the demo's report:
+    mean_roi_loss: Mapping[int, float] = {}  # iteration of the checkpoint -> mean over all RoIs
+    peak_memory: float = math.nan  # of the process, in MiB
 
     def series(self, *names: str) -> tuple[list[int], list[float]]:
         """
         Iterations, and the sum of some scalars at each. Both are empty if the run has no such
         scalar.
         """
-        lines = [x for x in self.metrics if all(name in x for name in names)]
-        return [int(x["iteration"]) for x in lines], [sum(x[n] for n in names) for x in lines]
+        values = {
+            # The last one, where a run that was resumed has an iteration again.
+            int(x["iteration"]): sum(x[name] for name in names)
+            for x in self.metrics
+            if all(name in x for name in names)
+        }
+        iterations = sorted(values)
+        return iterations, [values[i] for i in iterations]
 
 
 def draw_curves(path: Path, runs: list[Run]) -> None:
@@ -56,8 +67,57 @@ def draw_curves(path: Path, runs: list[Run]) -> None:
     figure.savefig(path)
 
 
+def find_scalars(runs: Sequence[Run]) -> list[str]:
+    """
+    Returns:
+        list[str]: the scalars worth a look that all runs have: losses, SCALARS, and AP and AP50 if
+        a run was evaluated more than once.
+    """
+    names = [
+        name
+        for name in dict.fromkeys(name for line in runs[0].metrics for name in line)
+        if all(run.series(name)[0] for run in runs)
+    ]
+    losses = [x for x in names if x == "total_loss" or x.startswith("loss_")]
+    metrics = [
+        x
+        for x in names
+        if x.endswith(("/AP", "/AP50")) and any(len(run.series(x)[0]) > 1 for run in runs)
+    ]
+    return [
+        *sorted(losses, key="total_loss".__ne__),  # it comes first
+        *[x for x in SCALARS if x in names],
+        *metrics,
+    ]
+
+
+def draw_scalars(path: Path, runs: Sequence[Run], scalars: Sequence[str]) -> None:
+    """
+    Draw a panel for each scalar, with a line for each of two runs.
+    """
+    columns = 3
+    rows = -(-len(scalars) // columns)
+    figure = Figure(figsize=(11, 2.6 * rows), dpi=110, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flat
+    for ax in axes[len(scalars) :]:
+        ax.set_axis_off()
+    for ax, scalar in zip(axes[: len(scalars)], scalars, strict=True):
+        for run, color, line in zip(runs, COLORS, LINES, strict=True):
+            ax.plot(
+                *run.series(scalar),
+                color=color,
+                linestyle=line,
+                marker=".",
+                markersize=4,
+                linewidth=1.2,
+                label=run.name,
+            )
+        _finish(ax, scalar)
+    figure.savefig(path)
+
+
 def _finish(ax: Axes, title: str) -> None:
-    ax.set_title(title, fontsize=9)
+    ax.set_title(title, fontsize=9, parse_math=False)
     ax.set_xlabel("iteration", fontsize=8)
     ax.tick_params(labelsize=8)
     ax.set_ylim(bottom=0)

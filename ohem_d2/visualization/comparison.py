@@ -1,0 +1,435 @@
+"""
+The page that compares two runs, comparison.html. Run A comes first in all pairs.
+"""
+
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Optional
+
+from detectron2.data.detection_utils import read_image
+from detectron2.structures import Boxes, Instances
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from ..evaluation.error_breakdown import (
+    VERDICTS,
+    WRONG,
+    ErrorCounts,
+    Judgement,
+    count_errors,
+    find_best_threshold,
+    judge_detections,
+)
+from .curves import COLORS, Run, draw_scalars, find_scalars
+from .page import write_page
+
+__all__ = ["ComparedDataset", "ComparedImage", "TrainedRun", "write_comparison"]
+
+SCORES = (0.1, 0.3, 0.5, 0.7, 0.9)
+LETTERS = ("A", "B")  # in pictures: a name may have characters that matplotlib's font lacks
+LONGER_SIDE = 800  # of the pictures, in pixels
+LABEL_SIZE = 0.028  # of the width of a picture
+NONE = "-"  # where there is no number
+
+
+class TrainedRun(NamedTuple):
+    """
+    What `train_net.py` leaves in its output folder.
+    """
+
+    name: str
+    folder: Path
+    config: dict[str, Any]  # config.yaml
+    metrics: list[dict[str, float]]  # the lines of metrics.json
+    results: list[dict[str, Any]]  # results.json, see :class:`Evaluation`
+
+
+class ComparedImage(NamedTuple):
+    file_name: str
+    height: int
+    width: int
+    objects: Instances  # with "gt_boxes" and "gt_classes"
+    ignored: Boxes  # crowds and difficult objects
+    # Of both runs, with "pred_boxes", "scores" and "pred_classes".
+    detections: tuple[Instances, Instances]
+
+
+class ComparedDataset(NamedTuple):
+    name: str
+    class_names: Sequence[str]
+    images: list[ComparedImage]
+
+
+class Row(NamedTuple):
+    """
+    A value of both runs, None if there is none.
+    """
+
+    label: str
+    a: Optional[float]
+    b: Optional[float]
+
+    @property
+    def difference(self) -> Optional[float]:
+        return None if self.a is None or self.b is None else self.b - self.a
+
+    def cells(self) -> list[str]:
+        """
+        Returns:
+            list[str]: of A, of B, and the difference.
+        """
+        values = [NONE if x is None else f"{x:.1f}" for x in (self.a, self.b)]
+        if self.difference is None:
+            return [*values, NONE]
+        return [*values, re.sub(r"^[+-](?=0\.0$)", "", f"{self.difference:+.1f}")]
+
+
+class Level(NamedTuple):
+    """
+    The detections from some score on.
+    """
+
+    label: str
+    thresholds: tuple[float, float]
+    counts: tuple[ErrorCounts, ErrorCounts]
+
+
+class Mark(NamedTuple):
+    """
+    A box on a picture, with its label.
+    """
+
+    kind: str  # "object", "missed" or a verdict
+    box: list[float]  # XYXY
+    text: str = ""
+    text_at: tuple[float, float] = (0.0, 0.0)
+    text_anchor: str = "start"  # or "end", as in SVG
+
+
+def write_comparison(
+    folder: Path,
+    runs: tuple[TrainedRun, TrainedRun],
+    datasets: Sequence[ComparedDataset],
+    num_images: int,
+    score_thresh: Optional[float] = None,
+) -> None:
+    """
+    Write index.html and its pictures.
+
+    Args:
+        folder (Path): is empty.
+        num_images (int): how many images of each dataset are shown, at most.
+        score_thresh (float): detections with a lower score are not shown. None: each run's best
+            one, see :func:`find_best_threshold`.
+
+    Raises:
+        ValueError: if an image that is shown cannot be read.
+    """
+    run_a, run_b = runs
+    curves = [Run(letter, run.metrics) for letter, run in zip(LETTERS, runs, strict=True)]
+    scalars = find_scalars(curves)
+    draw_scalars(folder / "curves.png", curves, scalars)
+    pictures = Pictures(folder)
+    write_page(
+        folder / "index.html",
+        "comparison.html",
+        runs=dict(zip(LETTERS, runs, strict=True)),
+        config=compare_configs(run_a.config, run_b.config),
+        scalars=scalars,
+        label_size=LABEL_SIZE,
+        datasets=[
+            {
+                "name": dataset.name,
+                "tests": compare_results(run_a.results, run_b.results, dataset.name),
+                **_compare_detections(dataset, pictures, i, num_images, score_thresh),
+            }
+            for i, dataset in enumerate(datasets)
+        ],
+        wrong=WRONG,
+    )
+
+
+def compare_configs(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """
+    Returns:
+        dict[str, tuple[str, str]]: by key, such as "SOLVER.BASE_LR", what differs. OUTPUT_DIR
+        always does, and is left out.
+    """
+    flat = [dict(_flatten(x)) for x in (a, b)]
+    values = {
+        key: tuple(str(x[key]) if key in x else NONE for x in flat)
+        for key in sorted(flat[0].keys() | flat[1].keys())
+    }
+    return {k: (a, b) for k, (a, b) in values.items() if a != b and k != "OUTPUT_DIR"}
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    items = []
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            items += _flatten(value, f"{prefix}{key}.")
+        else:
+            items.append((f"{prefix}{key}", value))
+    return items
+
+
+def compare_results(
+    a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any]], dataset: str
+) -> dict[str, dict[str, list[Row]]]:
+    """
+    Args:
+        a, b: what is in results.json.
+        dataset (str): the results of others are left out.
+
+    Returns:
+        dict[str, dict[str, list[Row]]]: by test and task that both have, and by metric, its rows:
+        those of all classes, and those of each class, with the largest difference first.
+    """
+    of_a, of_b = (
+        {
+            f"{x['test']}, {task}": metrics
+            for x in results
+            if x["dataset"] == dataset
+            for task, metrics in x["results"].items()
+        }
+        for results in (a, b)
+    )
+    return {test: _to_tables(of_a[test], of_b[test]) for test in of_a if test in of_b}
+
+
+def _to_tables(
+    a: Mapping[str, Optional[float]], b: Mapping[str, Optional[float]]
+) -> dict[str, list[Row]]:
+    tables: dict[str, list[Row]] = {}
+    for name in a:
+        if name in b:
+            metric, _, class_name = name.partition("-")  # such as AP50-bird
+            table = f"{metric} of a class" if class_name else "of all classes"
+            tables.setdefault(table, []).append(Row(class_name or metric, a[name], b[name]))
+    return {
+        title: rows if title == "of all classes" else sorted(rows, key=_by_difference)
+        for title, rows in tables.items()
+    }
+
+
+def _by_difference(row: Row) -> float:
+    return math.inf if row.difference is None else -row.difference
+
+
+def _compare_detections(
+    dataset: ComparedDataset,
+    pictures: "Pictures",
+    index: int,
+    num_images: int,
+    score_thresh: Optional[float],
+) -> dict[str, Any]:
+    """
+    Returns:
+        dict: what the template shows of the detections of a dataset.
+    """
+    of_a, of_b = (
+        [judge_detections(x.detections[i], x.objects, x.ignored) for x in dataset.images]
+        for i in range(2)
+    )
+    best = find_best_threshold(of_a), find_best_threshold(of_b)
+    thresholds = {f"{x:.1f}": (x, x) for x in SCORES} | {"best F1": best}
+    levels = [
+        Level(label, (a, b), (count_errors(of_a, a), count_errors(of_b, b)))
+        for label, (a, b) in thresholds.items()
+    ]
+    picture = f"errors_{index + 1}.png"
+    draw_errors(pictures.folder / picture, levels)
+
+    shown_from = best if score_thresh is None else (score_thresh, score_thresh)
+    errors_a, errors_b = (
+        [count_errors([x], thresh).errors for x in of_run]
+        for of_run, thresh in zip((of_a, of_b), shown_from, strict=True)
+    )
+    groups = choose_images(errors_a, errors_b, num_images)
+    return {
+        "num_images": len(dataset.images),
+        "num_objects": sum(len(x.objects) for x in dataset.images),
+        "levels": levels,
+        "errors": picture,
+        "shown_from": shown_from,
+        "is_best": score_thresh is None,
+        "groups": {
+            letter: [_show(dataset, i, (of_a[i], of_b[i]), shown_from, pictures) for i in indices]
+            for letter, indices in groups.items()
+        },
+    }
+
+
+def choose_images(
+    errors_a: Sequence[int], errors_b: Sequence[int], count: int
+) -> dict[str, list[int]]:
+    """
+    Args:
+        errors_a, errors_b: number of errors in each image.
+        count (int): of images to choose, at most.
+
+    Returns:
+        dict[str, list[int]]: by the run that has fewer errors there, half of the images, those
+        with the largest difference first.
+    """
+    more = [a - b for a, b in zip(errors_a, errors_b, strict=True)]  # of A
+    order = sorted(range(len(more)), key=lambda i: -abs(more[i]))
+    return {
+        "B": [i for i in order if more[i] > 0][: (count + 1) // 2],
+        "A": [i for i in order if more[i] < 0][: count // 2],
+    }
+
+
+class Pictures:
+    """
+    Copies of images, each made once.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._names: dict[str, str] = {}  # by file name of the image
+
+    def add(self, file_name: str) -> str:
+        """
+        Returns:
+            str: where the copy is in the folder.
+
+        Raises:
+            ValueError: if the image cannot be read.
+        """
+        if file_name not in self._names:
+            try:
+                # As the model has seen it: turned as its EXIF data says.
+                image = Image.fromarray(read_image(file_name, "RGB"))
+            except OSError as e:
+                raise ValueError(f"The image {file_name} cannot be read: {e}") from e
+            image.thumbnail((LONGER_SIDE, LONGER_SIDE))
+            name = f"image_{len(self._names) + 1}.jpg"  # a name that any browser can open
+            image.save(self.folder / name, quality=90)
+            self._names[file_name] = name
+        return self._names[file_name]
+
+
+def _show(
+    dataset: ComparedDataset,
+    index: int,
+    judgements: Sequence[Judgement],
+    thresholds: Sequence[float],
+    pictures: Pictures,
+) -> dict[str, Any]:
+    """
+    Returns:
+        dict: what the template shows of an image.
+    """
+    image = dataset.images[index]
+    return {
+        "name": os.path.basename(image.file_name),
+        "picture": pictures.add(image.file_name),
+        "image": image,
+        "sides": [
+            {
+                "letter": letter,
+                "marks": _mark(image, found, judgement, thresh, dataset.class_names),
+                "words": describe(count_errors([judgement], thresh)),
+            }
+            for letter, found, judgement, thresh in zip(
+                LETTERS, image.detections, judgements, thresholds, strict=True
+            )
+        ],
+    }
+
+
+def _mark(
+    image: ComparedImage,
+    detections: Instances,
+    judgement: Judgement,
+    thresh: float,
+    class_names: Sequence[str],
+) -> list[Mark]:
+    """
+    Returns:
+        list[Mark]: the boxes on the picture of one run, from the lowest to the topmost.
+    """
+    marks = [Mark("ignored", box) for box in image.ignored.tensor.tolist()]
+    for box, category, score in zip(
+        image.objects.gt_boxes.tensor.tolist(),
+        image.objects.gt_classes.tolist(),
+        judgement.found_scores.tolist(),
+        strict=True,
+    ):
+        if score >= thresh:
+            marks.append(Mark("object", box))
+        else:
+            text = f"missed: {class_names[category]}"
+            marks.append(Mark("missed", box, text, *_place(box, image, is_below=True)))
+    for i in judgement.scores.argsort().tolist():
+        if (score := float(judgement.scores[i])) >= thresh:
+            box = detections.pred_boxes.tensor[i].tolist()
+            text = f"{class_names[detections.pred_classes[i]]} {100 * score:.0f} %"
+            kind = VERDICTS[judgement.verdicts[i]]
+            marks.append(Mark(kind, box, text, *_place(box, image, is_below=False)))
+    return marks
+
+
+def _place(
+    box: Sequence[float], image: ComparedImage, is_below: bool
+) -> tuple[tuple[float, float], str]:
+    """
+    Returns:
+        (tuple[float, float], str): where a label of a box goes, and its anchor: outside of the
+        box, but inside of the picture.
+    """
+    x0, y0, x1, y1 = box
+    size = LABEL_SIZE * image.width
+    if is_below:
+        y = y1 + size if y1 + 1.2 * size < image.height else y1 - 0.4 * size
+    else:
+        y = y0 - 0.4 * size if y0 > 1.4 * size else y0 + 1.1 * size
+    return ((x1, y), "end") if x0 > 0.7 * image.width else ((x0, y), "start")
+
+
+def describe(counts: ErrorCounts) -> str:
+    """
+    Returns:
+        str: the counts in words, such as "2 right, 1 missed, 1 duplicate".
+    """
+    words = {"right": counts.right, "missed": counts.missed, **counts.wrong}
+    return ", ".join(f"{n} {x}" for x, n in words.items() if n) or "nothing to find, and no error"
+
+
+def draw_errors(path: Path, levels: Sequence[Level]) -> None:
+    """
+    Draw a panel for what is right, for missed objects and for each kind of error, with bars of
+    both runs at each level.
+    """
+    figure = Figure(figsize=(11, 5), dpi=110, layout="constrained")
+    axes = figure.subplots(2, 3).flat
+    for ax, kind in zip(axes, ("right", "missed", *WRONG), strict=True):
+        for i, (letter, color) in enumerate(zip(LETTERS, COLORS, strict=True)):
+            counts = [x.counts[i] for x in levels]
+            ax.bar(
+                [x + 0.4 * (i - 0.5) for x in range(len(levels))],
+                [x.wrong[kind] if kind in WRONG else getattr(x, kind) for x in counts],
+                width=0.36,
+                color=color,
+                hatch="//" * i,
+                edgecolor="white",
+                label=letter,
+            )
+        _finish(ax, kind, [x.label for x in levels])
+    figure.savefig(path)
+
+
+def _finish(ax: Axes, title: str, labels: Sequence[str]) -> None:
+    ax.set_title(title, fontsize=9)
+    ax.set_xticks(range(len(labels)), labels)
+    ax.set_xlabel("score of at least", fontsize=8)
+    ax.tick_params(labelsize=8)
+    ax.grid(axis="y", alpha=0.3)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(fontsize=8, frameon=False)

@@ -1,0 +1,227 @@
+"""
+tools/compare_runs.py as its users run it: as a process, on what train_net.py has written.
+"""
+
+import html
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import compare_runs
+import pytest
+from conftest import fits_its_window, make_voc, use_clutter
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from test_train_net import CONFIG, ROOT, TINY
+
+from ohem_d2.data.datasets.clutter import generate_clutter
+
+RUN_B = "<img src=x onerror=alert(1)>"  # a folder
+CLASSES = (RUN_B, "\"&amp;'", "卷心菜")
+IMAGE_IDS = ("<b>&amp;'", "卷心菜")
+
+
+def train(datasets, folder, heads, test_datasets):
+    options = ["SOLVER.MAX_ITER", "2", "SOLVER.STEPS", "()", "MODEL.ROI_HEADS.NAME", heads]
+    options += ["OUTPUT_DIR", str(folder), "DATASETS.TEST", str(tuple(test_datasets))]
+    subprocess.run(
+        [sys.executable, "train_net.py", "--config-file", CONFIG, *TINY, *options],
+        cwd=ROOT,
+        env={**os.environ, "DETECTRON2_DATASETS": str(datasets)},
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    for file in folder.glob("*.pth"):
+        file.unlink()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """
+    A folder with datasets, and with two runs on them.
+    """
+    root = tmp_path_factory.mktemp("trained")
+    generate_clutter(str(root / "datasets"), 0, {"train": 4, "test": 4})
+    train(
+        root / "datasets",
+        root / "a",
+        "HeuristicROIHeads",
+        ["clutter_voc_test", "clutter_coco_test"],
+    )
+    train(root / "datasets", root / RUN_B, "OHEMROIHeads", ["clutter_voc_test"])
+    return root
+
+
+@pytest.fixture
+def root(trained, tmp_path, monkeypatch):
+    """
+    A copy of it, which is the current folder.
+    """
+    shutil.copytree(trained, tmp_path / "root")
+    monkeypatch.chdir(tmp_path / "root")
+    use_clutter("datasets")
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """
+    The tool in this process.
+    """
+
+    def run(*arguments):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["compare_runs.py", *map(str, arguments)])
+            compare_runs.main()
+
+    return run
+
+
+def test_page_of_real_runs(root, open_page):
+    # A dataset with odd names, which a module of the user registers, and detections of it.
+    (name, other, third), (image, _) = CLASSES, IMAGE_IDS
+    objects = [(html.escape(name), (11, 11, 40, 30), 0), (html.escape(other), (61, 41, 90, 70), 1)]
+    make_voc(root / "voc", "odd", {image: objects, IMAGE_IDS[1]: []})
+    DatasetCatalog.remove("odd")
+    MetadataCatalog.pop("odd")
+    Path("my_datasets.py").write_text(
+        "from detectron2.data import MetadataCatalog\n"
+        "from detectron2.data.datasets import register_pascal_voc\n"
+        f"register_pascal_voc('odd', {str(root / 'voc')!r}, 'train', 2012, {CLASSES!r})\n"
+        "MetadataCatalog.get('odd').evaluator_type = 'pascal_voc'\n"
+    )
+    for run_folder, score in (("a", 0.9), (RUN_B, 0.4)):
+        folder = root / run_folder / "inference/odd"
+        folder.mkdir()
+        lines = dict.fromkeys(CLASSES, "")
+        # The object is found, by B alone; what is on the difficult one does not count.
+        lines[name] = f"{image} {score} 11 11 40 30\n" * (run_folder == RUN_B)
+        lines[other] = f"{image} 0.8 61 41 90 70\n"
+        lines[third] = f"{IMAGE_IDS[1]} {score} 1 1 20 20\n" * (run_folder == "a")
+        for class_name, text in lines.items():
+            (folder / f"comp4_det_train_{class_name}.txt").write_text(text)
+
+    command = [sys.executable, "-W", "ignore", compare_runs.__file__, "a", RUN_B]
+    result = subprocess.run(
+        [*command, "--output", "new/page", "--import", "my_datasets", "--images", "4"],
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "DETECTRON2_DATASETS": str(root / "datasets"),
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert result.stdout == "Open new/page/index.html\n"
+    page = open_page("new/page/index.html", viewport={"width": 390, "height": 844})
+    assert page.title() == f"a and {RUN_B}"
+    assert fits_its_window(page)
+    assert page.evaluate("[...document.images].every(x => x.complete && x.naturalWidth > 0)")
+    # Only A has left detections of clutter_coco_test.
+    sections = dict(zip(["clutter_voc_test", "odd"], page.locator("section").all(), strict=True))
+    assert [x.locator("h2").text_content() for x in sections.values()] == list(sections)
+    rows = page.locator("table").first.locator("tbody tr").all()
+    differences = [x.locator("td").all_text_contents() for x in rows]
+    assert ["MODEL.ROI_HEADS.NAME", "HeuristicROIHeads", "OHEMROIHeads"] in differences
+    titles = sections["clutter_voc_test"].locator("thead th:first-child").all_text_contents()
+    assert titles == ["of all classes", "AP50 of a class", "score of at least"]
+    # results.json was written before there was the other dataset.
+    assert "no test of this dataset" in sections["odd"].text_content()
+    figures = sections["odd"].locator("figcaption").all_inner_texts()
+    assert figures[:2] == ["A: 1 missed\na", f"B: 1 right\n{RUN_B}"]
+    assert figures[2:] == ["A: 1 background\na", f"B: nothing to find, and no error\n{RUN_B}"]
+    assert sections["odd"].locator("h4").all_text_contents() == [f"{x}.jpg" for x in IMAGE_IDS]
+    labels = sections["odd"].locator("text").all_text_contents()
+    assert labels[0] == f"missed: {RUN_B}" and f"{CLASSES[2]} 90 %" in labels
+
+
+def test_names_of_runs(tmp_path):
+    def names(a, b):
+        return compare_runs.name_runs(tmp_path / a, tmp_path / b)
+
+    assert names("x/a", "y/b") == ["a", "b"]
+    assert names("x/seed_1/out", "x/seed_2/out") == ["seed_1/out", "seed_2/out"]
+    assert names("out", "x/out")[1] == "x/out"
+
+
+def remove(path):
+    def spoil(root):
+        if (root / path).is_dir():
+            shutil.rmtree(root / path)
+        else:
+            (root / path).unlink()
+
+    return spoil
+
+
+def write_to(path, text):
+    return lambda root: (root / path).write_text(text)
+
+
+RING = "a/inference/clutter_voc_test/comp4_det_test_ring.txt"
+
+
+@pytest.mark.parametrize(
+    "spoil, arguments, message",
+    [
+        (None, ["a", "nowhere"], "nowhere is not a folder. It has to be the OUTPUT_DIR"),
+        (None, ["a", "../root/a"], "a is ../root/a: there have to be two runs"),
+        (None, ["--output", "a"], "a is there already. Move it away, or give another --output"),
+        (None, ["--images", "-1"], "--images is -1: it has to be 0 or more"),
+        (None, ["--score-thresh", "50"], "--score-thresh is 50.0: it has to be from 0 to 1"),
+        (None, ["--import", "my_data"], "No module named 'my_data'"),
+        (remove("a/metrics.json"), [], "a has no metrics.json .* without --eval-only"),
+        (write_to("a/metrics.json", '{"iteration": 1, "bbox/AP": 1.0}\n'), [], "a has no metrics"),
+        (remove("a/results.json"), [], "a/results.json does not exist: .* with --eval-only MODEL"),
+        (write_to("a/results.json", "[{"), [], "a/results.json cannot be read: Expecting"),
+        (remove("a/config.yaml"), [], "a/config.yaml does not exist: train_net.py writes it"),
+        (write_to("a/config.yaml", "X: [1"), [], "a/config.yaml cannot be read: while parsing"),
+        (
+            remove("a/inference/clutter_voc_test"),
+            [],
+            "no dataset that both .* In a/inference: clutter_coco_test; in <.*: clutter_voc_test",
+        ),
+        (remove("a/inference"), [], "In a/inference: none; in .* train_net.py --eval-only"),
+        (remove(RING), [], f"{RING} is missing"),
+        (write_to(RING, "no_image 0.5 1 1 2 2\n"), [], "1 images .* the first of them no_image"),
+        (remove("datasets/clutter/ImageSets"), [], r"\(a/inference\) needs .*test.txt, which does"),
+        (remove("datasets/clutter/JPEGImages"), [], "The image .*test_00000..jpg cannot be read"),
+    ],
+)
+def test_refusals(root, run, spoil, arguments, message):
+    if spoil:
+        spoil(root)
+    runs = [] if arguments[:1] == ["a"] else ["a", RUN_B]
+    arguments = [*runs, *arguments]
+    if "--output" not in arguments:
+        arguments += ["--output", "page"]
+    with pytest.raises(SystemExit, match=r"(?s)^compare_runs.py: .*" + message):
+        run(*arguments)
+    assert not list(root.glob("page*"))
+
+
+def test_a_dataset_that_is_not_registered(root, run):
+    for folder in ("a", RUN_B):
+        (root / folder / "inference/clutter_voc_test").rename(root / folder / "inference/mine")
+    with pytest.raises(SystemExit, match=r"^compare_runs.py: mine, .* registered. --import names"):
+        run("a", RUN_B, "--output", "page")
+
+
+def test_detections_of_coco(root, run, capsys):
+    # B as A, but it has one detection, whose score is a whole number.
+    shutil.copytree("a", "b")
+    detection = {"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 1}
+    file = Path("b/inference/clutter_coco_test/coco_instances_results.json")
+    file.write_text(json.dumps([detection]))
+    run("a", "b", "--output", "page", "--score-thresh", "0")
+    assert capsys.readouterr().out == "Open page/index.html\n"
+    text = Path("page/index.html").read_text()
+    assert "<h2>clutter_coco_test</h2>" in text and "triangle 100 %" in text
+    file.write_text("{}")
+    with pytest.raises(SystemExit, match="has a dict, and not the list of detections"):
+        run("a", "b", "--output", "other")

@@ -1,0 +1,270 @@
+"""
+The page that compares two runs, of made runs and images.
+"""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import fits_its_window
+from detectron2.structures import Boxes, Instances
+
+from ohem_d2.evaluation.error_breakdown import ErrorCounts
+from ohem_d2.visualization.comparison import (
+    ComparedDataset,
+    ComparedImage,
+    Row,
+    TrainedRun,
+    choose_images,
+    compare_configs,
+    compare_results,
+    describe,
+    write_comparison,
+)
+
+ODD = ["<img src=x onerror=alert(1)>", "\"&amp;'", "卷心菜" + "_long" * 15]
+PHONE = {"width": 390, "height": 844}
+OBJECT, FAR = [10, 10, 60, 50], [120, 60, 180, 110]
+SIZE = (120, 200)
+
+
+def make_boxes(boxes):
+    return Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
+
+
+def make_image(file_name, of_a, of_b, ignored=()):
+    """
+    An image with an object of class 0, and detections: box, score and class.
+    """
+
+    def detections(found):
+        return Instances(
+            SIZE,
+            pred_boxes=make_boxes([x[0] for x in found]),
+            scores=torch.tensor([x[1] for x in found]),
+            pred_classes=torch.tensor([x[2] for x in found], dtype=torch.int64),
+        )
+
+    objects = Instances(SIZE, gt_boxes=make_boxes([OBJECT]), gt_classes=torch.tensor([0]))
+    found = detections(of_a), detections(of_b)
+    return ComparedImage(str(file_name), *SIZE, objects, make_boxes(ignored), found)
+
+
+def make_run(name, heads, aps):
+    metrics = dict(zip(["AP", "AP50", *[f"AP50-{x}" for x in ODD]], aps, strict=True))
+    result = {"test": "plain", "dataset": ODD[0], "results": {"bbox": metrics}}
+    config = {"MODEL": {"NAME": heads}, "OUTPUT_DIR": name}
+    lines = [{"iteration": i, "total_loss": 1.0} for i in (19, 39)]
+    return TrainedRun(name, Path(name), config, lines, [result])
+
+
+RUNS = (
+    make_run(ODD[0], ODD[1], [30.0, 50.0, 60.0, 40.0, None]),
+    make_run(ODD[2], "Heads", [31.0, 49.96, 61.0, 45.0, None]),
+)
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    image = np.random.default_rng(0).integers(0, 255, (*SIZE, 3), dtype=np.uint8)
+    files = [tmp_path / f"{x}.png" for x in ODD]
+    for file in files:
+        file.write_bytes(cv2.imencode(".png", image)[1].tobytes())
+    return ComparedDataset(
+        ODD[0],
+        ODD,
+        [
+            # A has two errors more than B, which has none.
+            make_image(files[0], [(OBJECT, 0.9, 1), (FAR, 0.8, 2)], [(OBJECT, 0.7, 0)], [FAR]),
+            # Both are right.
+            make_image(files[1], [(OBJECT, 0.9, 0)], [(OBJECT, 0.7, 0)]),
+            # B is wrong about the place, so an object is missed as well.
+            make_image(files[2], [(OBJECT, 0.9, 0)], [([10, 10, 60, 25], 0.7, 0)]),
+        ],
+    )
+
+
+@pytest.fixture
+def write(tmp_path, dataset):
+    def write(runs=RUNS, dataset=dataset, num_images=24, **kwargs):
+        folder = tmp_path / "page"
+        folder.mkdir()
+        write_comparison(folder, runs, [dataset], num_images, **kwargs)
+        return folder / "index.html"
+
+    return write
+
+
+@pytest.mark.parametrize("scheme, viewport", [("light", None), ("dark", PHONE)])
+def test_page(write, open_page, scheme, viewport):
+    page = open_page(write(), color_scheme=scheme, viewport=viewport)
+    assert page.title() == f"{ODD[0]} and {ODD[2]}"
+    assert fits_its_window(page)
+    assert page.evaluate("[...document.images].every(x => x.complete && x.naturalWidth > 0)")
+    assert page.locator("dd b").all_text_contents() == [ODD[0], ODD[2]]
+    assert page.locator("h2").all_text_contents()[2:] == [ODD[0]]
+    assert page.locator("h4").all_text_contents() == [f"{ODD[0]}.png", f"{ODD[2]}.png"]
+
+    def rows(table):
+        cells = table.locator("tbody tr").all()
+        return [[y.strip() for y in x.locator("td, th").all_text_contents()] for x in cells]
+
+    config, of_all, of_a_class, errors = map(rows, page.locator("table").all())
+    assert config == [["MODEL.NAME", ODD[1], "Heads"]]
+    assert of_all == [["AP", "30.0", "31.0", "+1.0"], ["AP50", "50.0", "50.0", "0.0"]]
+    assert of_a_class == [
+        [ODD[1], "40.0", "45.0", "+5.0"],
+        [ODD[0], "60.0", "61.0", "+1.0"],
+        [ODD[2], "-", "-", "-"],
+    ]
+    # Right, missed, background, localization, class, duplicate; precision 2/3, recall 2/3, F1 2/3.
+    assert errors[0] == ["0.1", "A", "2", "1", "0", "0", "1", "0", "67", "67", "67"]
+    assert errors[1] == ["", "B", "2", "1", "0", "1", "0", "0", "67", "67", "67"]
+    # Nothing has a score of .9 in B. Of no detection there is no precision.
+    assert errors[9] == ["", "B", "0", "3", "0", "0", "0", "0", "-", "0", "0"]
+    assert [x[0] for x in errors[10:]] == ["0.90, best F1", "0.70, best F1"]
+
+    groups = page.locator("details:has(.pair)").all()
+    summaries = [x.locator("summary").text_content() for x in groups]
+    assert summaries == [f"B is better: {ODD[2]}", f"A is better: {ODD[0]}"]
+    of_b, of_a = (x.locator("figcaption").all_inner_texts() for x in groups)
+    assert of_b == [f"A: 1 missed, 1 class\n{ODD[0]}", f"B: 1 right\n{ODD[2]}"]
+    assert of_a == [f"A: 1 right\n{ODD[0]}", f"B: 1 missed, 1 localization\n{ODD[2]}"]
+    labels = [
+        (x.locator("xpath=..").get_attribute("class"), x.text_content())
+        for x in groups[0].locator("text").all()
+    ]
+    # On the crowd nothing counts; its label is there.
+    assert labels == [
+        ("missed", f"missed: {ODD[0]}"),
+        ("class", f"{ODD[1]} 90 %"),
+        ("right", f"{ODD[0]} 70 %"),
+    ]
+
+
+def test_boxes_lie_on_the_picture(write, open_page):
+    page = open_page(write(score_thresh=0.1), viewport=PHONE)
+    assert "from a score of 0.1 on" in page.locator("section").text_content()
+    picture = page.locator(".picture").first
+    image = picture.locator("img").bounding_box()
+    scale = image["width"] / SIZE[1]
+    assert image["height"] == pytest.approx(scale * SIZE[0], rel=0.01)
+    x0, y0, x1, y1 = OBJECT
+    place = [image["x"] + x0 * scale, image["y"] + y0 * scale]
+    size = [(x1 - x0) * scale, (y1 - y0) * scale]
+    box = picture.locator("g.missed rect").evaluate(
+        "x => (b => [b.x, b.y, b.width, b.height])(x.getBoundingClientRect())"
+    )
+    assert box == pytest.approx(place + size, abs=4)  # its line is 3 pixels wide
+    # Both that A has, the ignored one too.
+    kinds = [x.get_attribute("class") for x in picture.locator("g:has(rect)").all()]
+    assert kinds == ["ignored", "missed", "ignored", "class"]
+    # A and B below each other.
+    of_a, of_b = (x.bounding_box() for x in page.locator(".picture").all()[:2])
+    assert of_a["x"] == of_b["x"] and of_b["y"] > of_a["y"] + of_a["height"]
+
+
+def test_labels_lie_on_the_picture(write, dataset, open_page):
+    # Boxes in all corners: missed objects have their labels below, detections above.
+    corners = [(x, y, x + 20, y + 15) for x in (0, 180) for y in (0, 105)]
+    found = [(x, 0.9, 0) for x in corners]
+    images = []
+    for corner in (corners[1], corners[3]):
+        image = make_image(dataset.images[0].file_name, [], found)
+        image.objects.gt_boxes = make_boxes([corner])
+        images.append(image)
+    names = ["cat", "dog", "cow"]
+    page = open_page(write(dataset=dataset._replace(images=images, class_names=names)))
+    places = page.evaluate(
+        """[...document.querySelectorAll(".picture text")].map(x => {
+          const a = x.getBoundingClientRect(), b = x.closest("svg").getBoundingClientRect();
+          return [a.left - b.left, a.top - b.top, b.right - a.right, b.bottom - a.bottom];
+        })"""
+    )
+    # Four detections in each of two images, and the object that A misses.
+    assert len(places) == 10
+    assert min(map(min, places)) > -4  # the font's own space around it
+
+
+def test_nothing_differs(write, dataset, open_page):
+    image = dataset.images[1]
+    a, b = (run._replace(config={"OUTPUT_DIR": run.name}) for run in RUNS)
+    b = b._replace(results=[])
+    page = open_page(write((a, b), dataset._replace(images=[image])))
+    text = " ".join(page.locator("body").text_content().split())
+    assert "Nothing but the output folder." in text
+    assert "no test of this dataset in the results.json of both" in text
+    assert text.count("On no image.") == 2 and page.locator(".pair").count() == 0
+
+
+def test_an_image_that_is_missing(write, dataset):
+    Path(dataset.images[2].file_name).unlink()
+    with pytest.raises(ValueError, match=r"The image .*卷心菜_long.*png cannot be read"):
+        write()
+
+
+def test_pictures_are_small_and_made_once(write, dataset, tmp_path):
+    large = np.full((1200, 2000, 3), 200, np.uint8)
+    file = tmp_path / "large.png"
+    file.write_bytes(cv2.imencode(".png", large)[1].tobytes())
+    image = make_image(file, [], [(OBJECT, 0.7, 0)])
+    folder = write(dataset=dataset._replace(images=[image, image])).parent
+    assert sorted(x.name for x in folder.glob("*.jpg")) == ["image_1.jpg"]
+    assert cv2.imread(str(folder / "image_1.jpg")).shape == (480, 800, 3)
+
+
+def test_chosen_images():
+    #         0  1  2  3  4  5
+    a, b = [3, 0, 5, 1, 1, 2], [0, 4, 0, 1, 2, 1]
+    # By difference: 3, -4, 5, 0, -1, 1
+    assert choose_images(a, b, 24) == {"B": [2, 0, 5], "A": [1, 4]}
+    assert choose_images(a, b, 3) == {"B": [2, 0], "A": [1]}
+    assert choose_images(a, b, 0) == {"B": [], "A": []}
+    # Of the same difference the first.
+    assert choose_images([1, 1, 0, 0], [0, 0, 1, 1], 2) == {"B": [0], "A": [2]}
+
+
+def test_configs():
+    a = {"MODEL": {"X": {"Y": [1, 2]}, "Z": 1}, "OUTPUT_DIR": "a", "SEED": 1}
+    b = {"MODEL": {"X": {"Y": [1, 3]}, "Z": 1, "W": None}, "OUTPUT_DIR": "b", "SEED": 1}
+    assert compare_configs(a, b) == {"MODEL.X.Y": ("[1, 2]", "[1, 3]"), "MODEL.W": ("-", "None")}
+
+
+def test_results_that_both_have():
+    def result(test, dataset, **results):
+        return {"test": test, "dataset": dataset, "results": results}
+
+    both = {"AP": 1.0, "AP-t-shirt": 1.0}
+    a = [result("plain", "x", bbox=both, segm={"AP": 3.0}), result("plain", "y", bbox={"AP": 9.0})]
+    a += [result("voting", "x", bbox={"AP": 5.0}), result("2 rounds", "x", bbox={"AP": 5.0})]
+    b = [result("2 rounds", "x", bbox={"AP": 6.0}), result("plain", "x", bbox=both)]
+    assert compare_results(a, b, "x") == {
+        "plain, bbox": {
+            "of all classes": [Row("AP", 1.0, 1.0)],
+            "AP of a class": [Row("t-shirt", 1.0, 1.0)],
+        },
+        "2 rounds, bbox": {"of all classes": [Row("AP", 5.0, 6.0)]},
+    }
+
+
+@pytest.mark.parametrize(
+    "a, b, cells",
+    [
+        (1.0, 3.26, ["1.0", "3.3", "+2.3"]),
+        (3.0, 1.0, ["3.0", "1.0", "-2.0"]),
+        (1.02, 1.0, ["1.0", "1.0", "0.0"]),
+        (None, 1.0, ["-", "1.0", "-"]),
+    ],
+)
+def test_row(a, b, cells):
+    assert Row("AP", a, b).cells() == cells
+
+
+def test_counts_in_words():
+    wrong = {"background": 2, "localization": 0, "class": 0, "duplicate": 1}
+    words = describe(ErrorCounts(right=3, missed=0, wrong=wrong))
+    assert words == "3 right, 2 background, 1 duplicate"
+    nothing = ErrorCounts(0, 0, dict.fromkeys(wrong, 0))
+    assert describe(nothing) == "nothing to find, and no error"
