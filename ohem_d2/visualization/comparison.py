@@ -9,11 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
-from detectron2.data.detection_utils import read_image
 from detectron2.structures import Boxes, Instances
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 
 from ..evaluation.error_breakdown import (
     VERDICTS,
@@ -26,6 +24,7 @@ from ..evaluation.error_breakdown import (
 )
 from .curves import COLORS, Run, draw_scalars, find_scalars
 from .page import write_page
+from .picture_files import read_picture, write_jpeg
 
 __all__ = ["ComparedDataset", "ComparedImage", "TrainedRun", "write_comparison"]
 
@@ -302,14 +301,8 @@ class Pictures:
             ValueError: if the image cannot be read.
         """
         if file_name not in self._names:
-            try:
-                # As the model has seen it: turned as its EXIF data says.
-                image = Image.fromarray(read_image(file_name, "RGB"))
-            except OSError as e:
-                raise ValueError(f"The image {file_name} cannot be read: {e}") from e
-            image.thumbnail((LONGER_SIDE, LONGER_SIDE))
             name = f"image_{len(self._names) + 1}.jpg"  # a name that any browser can open
-            image.save(self.folder / name, quality=90)
+            write_jpeg(self.folder / name, read_picture(file_name), LONGER_SIDE)
             self._names[file_name] = name
         return self._names[file_name]
 

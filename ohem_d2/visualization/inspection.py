@@ -6,14 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from detectron2.data.detection_utils import read_image
 from detectron2.structures import BoxMode
 
 from ..evaluation.hard_examples import KINDS, HardExample
-from ..utils import atomic_file
 from .page import write_page
+from .picture_files import read_picture, write_jpeg
 
 __all__ = ["write_inspection"]
 
@@ -111,15 +109,9 @@ def _write_pictures(
     missing = {path: x for path, x in pictures.items() if not path.exists()}
     if not missing:
         return
-    image = read_image(file_name, format="BGR")
-    for path, ((x0, y0, x1, y1), max_size) in missing.items():
-        picture = image[y0:y1, x0:x1]
-        scale = max_size / max(picture.shape[:2])
-        if scale < 1:
-            picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        _, encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 88])
-        with atomic_file(path) as unfinished:
-            unfinished.write_bytes(encoded.tobytes())
+    image = read_picture(file_name)
+    for path, (box, max_size) in missing.items():
+        write_jpeg(path, image.crop(box), max_size)
 
 
 def _to_object(annotation: dict[str, Any]) -> dict[str, Any]:
