@@ -13,6 +13,8 @@
 #            OPTS as well, and CONFIG is the demo's by default
 #
 # make results: docs/results.md and its pictures again, of what is in benchmarks/results/
+# make screenshots: the pictures of docs/hard_examples.md again, of what make demo and
+#            benchmarks/find_mistakes.py have left. It needs Chromium.
 #
 # Each sets up .venv/ if needed. Settings:
 #   PYTHON=python3.12     the Python that .venv/ is made with, 3.10 or newer
@@ -24,7 +26,7 @@ DETECTRON2 ?=
 
 OUTPUT ?= output/ablation
 
-.PHONY: demo test zoo lint ablation bench results setup
+.PHONY: demo test zoo lint ablation bench results screenshots setup
 
 demo: setup
 	@# -W ignore: PyTorch warns of what detectron2 0.5 uses.
@@ -53,6 +55,23 @@ bench: given-WEIGHTS setup
 
 results: setup
 	@.venv/bin/python -W ignore benchmarks/report.py
+
+DEMO = output/demo/faster_rcnn_R_18
+CORRUPTED = output/find_mistakes/0
+PAGES = output/screenshots
+SCREENSHOT = .venv/bin/python tools/take_screenshot.py
+
+screenshots: setup
+	rm -rf $(PAGES)
+	.venv/bin/python -W ignore tools/inspect_hard_examples.py --output $(PAGES)/inspection \
+		--config-file $(CORRUPTED)/config.yaml --import benchmarks.corrupted_clutter \
+		MODEL.WEIGHTS $(CORRUPTED)/model_final.pth
+	.venv/bin/python -W ignore tools/compare_runs.py $(DEMO) $(DEMO)_ohem --output $(PAGES)/comparison
+	$(SCREENSHOT) $(PAGES)/inspection/index.html docs/hard_examples_grid.jpg
+	$(SCREENSHOT) $(PAGES)/inspection/index.html docs/hard_examples_image.jpg --dark \
+		--click "section:nth-of-type(2) .tile:nth-child(2)"
+	$(SCREENSHOT) $(PAGES)/comparison/index.html docs/comparison_errors.jpg --of "section .wide:has(.levels)"
+	$(SCREENSHOT) $(PAGES)/comparison/index.html docs/comparison_detections.jpg --of "section .pair"
 
 given-%:
 	@test -n "$($*)" || { echo "$* is missing: give $*=..., see the top of the Makefile." >&2; exit 1; }

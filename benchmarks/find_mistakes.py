@@ -21,10 +21,9 @@ from typing import Any, Optional
 
 import numpy as np
 from corrupt_annotations import Mistake, corrupt_annotations
+from corrupted_clutter import ANNOTATIONS, OUTPUT, register
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import register_coco_instances
 from detectron2.engine import default_argument_parser
 from detectron2.evaluation import inference_context
 from detectron2.modeling import build_model
@@ -156,18 +155,13 @@ def make_dataset(folder: Path, seed: int) -> tuple[str, list[Mistake]]:
     """
     Corrupt the demo's training images, and register that.
     """
-    images = generate_clutter(os.getenv("DETECTRON2_DATASETS", "datasets"))
-    coco = json.loads((images / "coco/instances_train.json").read_text())
+    clutter = generate_clutter(os.getenv("DETECTRON2_DATASETS", "datasets"))
+    coco = json.loads((clutter / "coco/instances_train.json").read_text())
     corrupted, mistakes = corrupt_annotations(coco, SHARE, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "annotations.json", corrupted)
+    write_json(folder / ANNOTATIONS, corrupted)
     write_json(folder / "mistakes.json", [x._asdict() for x in mistakes])
-    name = f"clutter_corrupted_{seed}"
-    if name in DatasetCatalog.list():
-        DatasetCatalog.remove(name)
-        MetadataCatalog.pop(name)
-    register_coco_instances(name, {}, str(folder / "annotations.json"), str(images / "JPEGImages"))
-    return name, mistakes
+    return register(folder), mistakes
 
 
 def train(dataset: str, folder: Path, iterations: int) -> CfgNode:
@@ -229,7 +223,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the mistakes")
     parser.add_argument("--iterations", type=int, default=ITERATIONS)
-    parser.add_argument("--output", type=Path, default=ROOT / "output/find_mistakes")
+    parser.add_argument("--output", type=Path, default=OUTPUT)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="train nothing")
     args = parser.parse_args(arguments)

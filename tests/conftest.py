@@ -20,7 +20,7 @@ from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import BitMasks, Boxes, Instances, Keypoints
 from playwright.sync_api import sync_playwright
-from take_screenshots import NoChromiumError, start_chromium
+from take_screenshot import NoChromiumError, start_chromium
 
 from ohem_d2 import add_ohem_config
 from ohem_d2.data.datasets.clutter import register_clutter

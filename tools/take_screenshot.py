@@ -2,8 +2,8 @@
 """
 Take a picture of a page in Chromium, without a network.
 
-    python tools/take_screenshots.py output/demo/index.html demo.png
-    python tools/take_screenshots.py output/demo/index.html phone.png --size 390x844 --dark
+    python tools/take_screenshot.py output/demo/index.html demo.png
+    python tools/take_screenshot.py output/demo/index.html phone.png --size 390x844 --dark
 
 It needs Chromium: `apt install chromium`, or `.venv/bin/playwright install chromium`.
 """
@@ -60,14 +60,17 @@ def main() -> None:
     parser.add_argument(
         "--click", action="append", default=[], metavar="SELECTOR", help="what to click on before"
     )
+    parser.add_argument(
+        "--of", metavar="SELECTOR", help="an element; by default what the window shows"
+    )
     args = parser.parse_args()
     if not args.page.exists():
-        sys.exit(f"take_screenshots.py: {args.page} does not exist.")
+        sys.exit(f"take_screenshot.py: {args.page} does not exist.")
     with sync_playwright() as playwright:
         try:
             browser = start_chromium(playwright)
         except NoChromiumError as e:
-            sys.exit(f"take_screenshots.py: {e}")
+            sys.exit(f"take_screenshot.py: {e}")
         page = browser.new_page(
             viewport=args.size, color_scheme="dark" if args.dark else "light", offline=True
         )
@@ -75,7 +78,7 @@ def main() -> None:
         for selector in args.click:
             page.click(selector)
         page.wait_for_load_state("networkidle")
-        page.screenshot(path=args.picture)
+        (page.locator(args.of).first if args.of else page).screenshot(path=args.picture)
         browser.close()
 
 
