@@ -67,7 +67,8 @@ screenshots: setup
 		--config-file $(CORRUPTED)/config.yaml --import benchmarks.corrupted_clutter \
 		MODEL.WEIGHTS $(CORRUPTED)/model_final.pth
 	.venv/bin/python -W ignore tools/compare_runs.py $(DEMO) $(DEMO)_ohem --output $(PAGES)/comparison
-	$(SCREENSHOT) $(PAGES)/inspection/index.html docs/hard_examples_grid.jpg
+	$(SCREENSHOT) $(PAGES)/inspection/index.html docs/hard_examples_grid.jpg \
+		--click "#kinds label:nth-of-type(1) input"
 	$(SCREENSHOT) $(PAGES)/inspection/index.html docs/hard_examples_image.jpg --dark \
 		--click "section:nth-of-type(2) .tile:nth-child(2)"
 	$(SCREENSHOT) $(PAGES)/comparison/index.html docs/comparison_errors.jpg --of "section .wide:has(.levels)"

@@ -156,3 +156,11 @@ def test_mistakes_in_the_annotations_that_a_detector_was_trained_on(
 def test_no_results(tmp_path):
     with pytest.raises(SystemExit, match=r"there is nothing in .*: run it without --table"):
         find_mistakes.main(["--table", "--results", str(tmp_path / "none.jsonl")])
+
+
+def test_the_table_of_the_docs():
+    results = find_mistakes.read(find_mistakes.RESULTS)
+    assert [x["seed"] for x in results] == [0, 1, 2]
+    assert all(x["iterations"] == find_mistakes.ITERATIONS for x in results)
+    page = (find_mistakes.ROOT / "docs/hard_examples.md").read_text()
+    assert make_table(results) in page
