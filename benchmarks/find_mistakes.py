@@ -31,7 +31,6 @@ from detectron2.structures import Boxes, pairwise_iou
 from provenance import provenance
 from tabulate import tabulate
 
-import train_net
 from ohem_d2.data import build_annotated_loader, get_annotated_dicts
 from ohem_d2.data.datasets.clutter import generate_clutter
 from ohem_d2.engine import fall_back_to_cpu, load_config
@@ -176,6 +175,9 @@ def train(dataset: str, folder: Path, iterations: int) -> CfgNode:
     options += ["SOLVER.MAX_ITER", iterations, "OUTPUT_DIR", str(folder)]
     options += ["SOLVER.STEPS", (iterations * 3 // 4, iterations * 9 // 10)]
     if not weights.exists():
+        sys.path.append(str(ROOT))
+        import train_net
+
         args = default_argument_parser().parse_args(["--config-file", str(CONFIG)])
         args.opts = options
         train_net.main(args)

@@ -104,9 +104,9 @@ def test_names_are_shown_and_not_executed(small, open_page):
     ]  # fmt: skip
     described = [x.split("loss ")[0] for x in page.locator(".tile .text").all_text_contents()]
     assert described[0] == f"{ODD_NAMES[0]}: not found"
-    assert described[2] == f"{ODD_NAMES[1]} → {ODD_NAMES[4]} 40 %"
+    assert described[2] == f"{ODD_NAMES[1]} → {ODD_NAMES[4]} 40\u00a0%"
     assert described[4] == f"{ODD_NAMES[2]}, IoU 0.90"  # 18 of 20 columns
-    assert described[6] == f"nothing → {ODD_NAMES[2]} 20 %"
+    assert described[6] == f"nothing → {ODD_NAMES[2]} 20\u00a0%"
     assert [x.get_attribute("title") for x in page.locator(".tile").all()] == [
         x for x in FILES for _ in range(2)
     ]
@@ -166,12 +166,12 @@ def test_a_click_shows_the_whole_image(small, open_page, scheme, viewport):
     inside = viewer.bounding_box()
     assert inside["x"] >= 0 and inside["x"] + inside["width"] <= viewport["width"]
     assert page.locator("#caption").inner_text() == (
-        f"wrong class: {ODD_NAMES[1]} → {ODD_NAMES[4]} 40 %"
+        f"wrong class: {ODD_NAMES[1]} → {ODD_NAMES[4]} 40\u00a0%"
     )
     cells = page.locator("#facts td").all_text_contents()
     facts = dict(zip(cells[::2], cells[1::2], strict=True))
     assert facts == {
-        "Annotated": ODD_NAMES[1], "Predicted": f"{ODD_NAMES[4]}, 40 %",
+        "Annotated": ODD_NAMES[1], "Predicted": f"{ODD_NAMES[4]}, 40\u00a0%",
         "IoU of the two boxes": "0.90", "Object or background": "2.500", "Which class": "1.500",
         "Box": "1.000", "Loss": "5.000",
     }  # fmt: skip

@@ -18,7 +18,7 @@ function make(tag, properties = {}, ...children) {
 }
 
 const className = (i) => data.classes[i];
-const percent = (x) => `${(100 * x).toFixed(0)} %`;
+const percent = (x) => `${(100 * x).toFixed(0)}\u00a0%`;
 const fileName = (example) => data.images[example.image].name;
 const shortName = (example) => fileName(example).split("/").pop();
 
