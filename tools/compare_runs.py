@@ -7,9 +7,7 @@ both on the images where they differ most.
 """
 
 import argparse
-import importlib
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any, Optional
@@ -21,7 +19,8 @@ from detectron2.structures import Boxes, BoxMode, Instances
 
 import ohem_d2  # noqa: F401  (registers the datasets)
 from ohem_d2.data import handle_difficult_objects
-from ohem_d2.engine.input_checks import InputError, check_dataset
+from ohem_d2.engine import InputError, import_module
+from ohem_d2.engine.input_checks import check_dataset
 from ohem_d2.evaluation.detection_files import (
     Detection,
     check_image_ids,
@@ -229,10 +228,9 @@ def main() -> None:
     args = parser.parse_args()
     try:
         if args.module:
-            sys.path.append(os.getcwd())
-            importlib.import_module(args.module)
+            import_module(args.module)
         compare((args.run_a, args.run_b), args.output, args.images, args.score_thresh)
-    except (ImportError, InputError) as e:
+    except InputError as e:
         sys.exit(f"compare_runs.py: {e}")
     print(f"Open {args.output / 'index.html'}")
 

@@ -8,8 +8,6 @@ PASCAL VOC's comp4 files.
 
 import argparse
 import contextlib
-import importlib
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -18,7 +16,8 @@ from typing import Any, Optional
 from tabulate import tabulate
 
 import ohem_d2  # noqa: F401  (registers the datasets)
-from ohem_d2.engine.input_checks import InputError, check_dataset
+from ohem_d2.engine import InputError, import_module
+from ohem_d2.engine.input_checks import check_dataset
 from ohem_d2.evaluation import build_evaluator, evaluate_detections
 from ohem_d2.utils import atomic_folder, write_json
 
@@ -78,12 +77,11 @@ def main() -> None:
     args = parser.parse_args()
     try:
         if args.module:
-            sys.path.append(os.getcwd())
-            importlib.import_module(args.module)
+            import_module(args.module)
         # What pycocotools prints is no part of the table.
         with contextlib.redirect_stdout(sys.stderr):
             results = evaluate(args.dataset, args.detections, args.output)
-    except (ImportError, InputError) as e:
+    except InputError as e:
         sys.exit(f"evaluate_detections.py: {e}")
     print(make_table(results))
 

@@ -10,7 +10,6 @@ A run that was stopped in any way goes on when the same command is given again.
 """
 
 import argparse
-import importlib
 import json
 import os
 import sys
@@ -33,6 +32,7 @@ from ohem_d2.engine import (
     digest,
     digest_file,
     fall_back_to_cpu,
+    import_module,
     load_config,
 )
 from ohem_d2.evaluation import HardExampleList, find_hard_examples, write_coco_json, write_csv
@@ -183,8 +183,7 @@ def run(args: argparse.Namespace) -> Path:
     if args.max_examples < 1:
         raise InputError(f"--max-examples is {args.max_examples}, and has to be 1 or more.")
     if args.module:
-        sys.path.append(os.getcwd())
-        importlib.import_module(args.module)
+        import_module(args.module)
     cfg = load_config(args.config_file, args.opts)
     fall_back_to_cpu(cfg)
     dataset = choose_dataset(cfg, args.dataset)
@@ -241,7 +240,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         page = run(args)
-    except (ImportError, InputError, WeightsError) as e:
+    except (InputError, WeightsError) as e:
         sys.exit(f"inspect_hard_examples.py: {e}")
     print(f"Open {page}")
 

@@ -1,5 +1,6 @@
 from .accumulating_trainer import AccumulatingTrainer
 from .digests import digest, digest_file
+from .import_module import import_module
 from .input_checks import InputError, check_inputs
 from .load_config import fall_back_to_cpu, load_config
 
@@ -10,5 +11,6 @@ __all__ = [
     "digest",
     "digest_file",
     "fall_back_to_cpu",
+    "import_module",
     "load_config",
 ]
