@@ -23,6 +23,8 @@ from detectron2.structures import Boxes, Instances, pairwise_ioa, pairwise_iou
 from torch import Tensor
 
 __all__ = [
+    "BG_THRESH",
+    "FG_THRESH",
     "VERDICTS",
     "WRONG",
     "ErrorCounts",
@@ -31,6 +33,10 @@ __all__ = [
     "find_best_threshold",
     "judge_detections",
 ]
+
+# A box is on an object from the first IoU on, and has nothing to do with it below the second one:
+# TIDE's t_f and t_b.
+FG_THRESH, BG_THRESH = 0.5, 0.1
 
 WRONG = ("background", "localization", "class", "duplicate")
 VERDICTS = ("right", *WRONG, "ignored")
@@ -84,8 +90,8 @@ def judge_detections(
     detections: Instances,
     objects: Instances,
     ignored: Boxes,
-    fg_thresh: float = 0.5,
-    bg_thresh: float = 0.1,
+    fg_thresh: float = FG_THRESH,
+    bg_thresh: float = BG_THRESH,
 ) -> Judgement:
     """
     Detections are judged from the highest score to the lowest, as in COCO's evaluation. One is:
@@ -103,7 +109,7 @@ def judge_detections(
         ignored (Boxes): crowds and difficult objects. Their class does not matter, other than in
             COCO's evaluation: what such a box holds is not known well enough to call a detection
             of another class an error.
-        fg_thresh, bg_thresh (float): TIDE's t_f and t_b.
+        fg_thresh, bg_thresh (float): of the IoU.
 
     Raises:
         ValueError: if the thresholds are not 0 < bg_thresh <= fg_thresh.

@@ -20,6 +20,7 @@ from ohem_d2.modeling.roi_heads import nms_by_loss, roi_losses
 from ohem_d2.modeling.roi_heads.roi_forward import box_predictors, forward_rois
 from ohem_d2.modeling.roi_heads.roi_loss import objectness_losses
 
+from .error_breakdown import BG_THRESH, FG_THRESH
 from .mean_roi_loss import features_and_rois
 
 __all__ = ["KINDS", "HardExample", "find_hard_examples"]
@@ -30,9 +31,6 @@ MISSED, WRONG_CLASS, POOR_LOCALIZATION, UNANNOTATED = KINDS = (
     "poor localization",
     "nothing annotated",
 )
-# A box detects an object at this IoU or more, and has nothing to do with it below the other one:
-# as in the analyses of errors by Hoiem et al. 2012 and Bolya et al. 2020.
-DETECTED_IOU, UNRELATED_IOU = 0.5, 0.1
 
 
 class HardExample(NamedTuple):
@@ -158,9 +156,9 @@ def _judge(rois: Instances, objects: Instances, num_classes: int, min_score: flo
         iou, nearest = pairwise_iou(objects.gt_boxes, rois.pred_boxes).max(dim=0)
         rois.gt_inds = torch.where(is_fg, rois.gt_inds, nearest)
 
-    unrelated = iou < UNRELATED_IOU
+    unrelated = iou < BG_THRESH
     on_background = torch.where(unrelated, KINDS.index(UNANNOTATED), KINDS.index(POOR_LOCALIZATION))
-    on_background[(iou >= DETECTED_IOU) | (rois.scores < min_score)] = -1
+    on_background[(iou >= FG_THRESH) | (rois.scores < min_score)] = -1
     # These, and the parts of the loss, are in the order of KINDS.
     wrong_class = rois.pred_classes != rois.gt_classes
     mistakes = torch.stack([rois.is_missed, wrong_class, torch.ones_like(is_fg)], dim=1)
