@@ -187,6 +187,18 @@ def test_a_folder_of_another_run(run):
     assert "config differ" in told
 
 
+def test_pictures_of_another_run(run):
+    """
+    They would be shown in place of those of this one.
+    """
+    folder = run()
+    (folder / "hard_examples.json").unlink()
+    crop = (folder / "crops/000000.jpg").read_bytes()
+    told = error(run, "--nms-thresh", "0.7")
+    assert "has pictures, and no hard_examples.json that they belong to" in told
+    assert (folder / "crops/000000.jpg").read_bytes() == crop
+
+
 def test_images_without_annotations(run):
     DatasetCatalog.register("plain", lambda: [{"file_name": "a.jpg", "image_id": 1}])
     MetadataCatalog.get("plain").set(thing_classes=list("abcd"))

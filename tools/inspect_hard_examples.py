@@ -190,10 +190,16 @@ def run(args: argparse.Namespace) -> Path:
     check_inputs(cfg, eval_only=True)
     records = load_records(cfg, dataset)
     output = args.output or Path(cfg.OUTPUT_DIR, "hard_examples", dataset)
+    file = output / "hard_examples.json"
+    # Pictures that are there are not written again, so they have to be of the list.
+    if not file.exists() and any((output / x).exists() for x in ("crops", "images")):
+        raise InputError(
+            f"{output} has pictures, and no {file.name} that they belong to. Give another --output."
+        )
     output.mkdir(parents=True, exist_ok=True)
     description = describe(cfg, records, args.nms_thresh)
     try:
-        examples = HardExampleList(output / "hard_examples.json", description, args.max_examples)
+        examples = HardExampleList(file, description, args.max_examples)
     except ValueError as e:
         raise InputError(f"{e} Folders are given with --output.") from e
     print("1/2 Looking for hard examples", flush=True)
