@@ -59,7 +59,7 @@ results: setup
 DEMO = output/demo/faster_rcnn_R_18
 CORRUPTED = output/find_mistakes/0
 PAGES = output/screenshots
-SCREENSHOT = .venv/bin/python tools/take_screenshot.py
+SCREENSHOT = .venv/bin/python docs/figures/screenshot.py
 
 screenshots: setup
 	rm -rf $(PAGES)

@@ -31,7 +31,7 @@ from ohem_d2.engine import (
 )
 from ohem_d2.evaluation import evaluate_model, to_results, write_evaluations
 from ohem_d2.modeling import ImageTooLargeError
-from ohem_d2.modeling.test_time_model import uses_test_time_options, without_test_time_options
+from ohem_d2.modeling.test_time.build import uses_test_time_options, without_test_time_options
 
 logger = logging.getLogger("ohem_d2")
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
+import loss_layer  # noqa: F401  (registers its heads)
 import torch
 from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg

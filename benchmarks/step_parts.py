@@ -8,12 +8,13 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
+import loss_layer
 import torch
 from detectron2.modeling import GeneralizedRCNN
 from measure import synchronize
 from torch import Tensor
 
-from ohem_d2.modeling.roi_heads import loss_layer, ohem, read_only_forward
+from ohem_d2.modeling.roi_heads import ohem, read_only_pass
 
 __all__ = ["HEADS_PARTS", "LOSS_AND_SELECTION", "PARTS", "PRECISIONS", "time_parts", "train_step"]
 
@@ -80,7 +81,7 @@ def time_parts(
         time_calls(heads, "label_and_sample_proposals", LABELS)
         time_calls(ohem, "label_rois", LABELS)
         time_calls(ohem, "read_only_roi_losses", READ_ONLY)
-        time_calls(read_only_forward, "roi_losses", LOSS_AND_SELECTION)
+        time_calls(read_only_pass, "roi_losses", LOSS_AND_SELECTION)
         time_calls(loss_layer, "roi_losses", LOSS_AND_SELECTION)
         if isinstance(heads, ohem.OHEMMixin):
             time_calls(heads, "select_hard_rois", LOSS_AND_SELECTION)

@@ -39,9 +39,9 @@ from ohem_d2.modeling import (
     ImageTooLargeError,
     build_test_time_model,
 )
-from ohem_d2.modeling import box_voting as box_voting_module
-from ohem_d2.modeling.box_voting import box_voting
-from ohem_d2.modeling.test_time_model import with_test_time_options
+from ohem_d2.modeling.test_time import box_voting as box_voting_module
+from ohem_d2.modeling.test_time.box_voting import box_voting
+from ohem_d2.modeling.test_time.build import with_test_time_options
 from ohem_d2.utils import atomic_file
 
 ROOT = Path(__file__).resolve().parent.parent

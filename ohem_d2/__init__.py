@@ -7,7 +7,6 @@ from .config import add_ohem_config
 from .modeling import (
     GeneralizedRCNNWithTTA,
     HeuristicROIHeads,
-    LossLayerOHEMROIHeads,
     OHEMCascadeROIHeads,
     OHEMMixin,
     OHEMRes5ROIHeads,
@@ -19,7 +18,6 @@ from .modeling import (
 __all__ = [
     "GeneralizedRCNNWithTTA",
     "HeuristicROIHeads",
-    "LossLayerOHEMROIHeads",
     "OHEMCascadeROIHeads",
     "OHEMMixin",
     "OHEMROIHeads",

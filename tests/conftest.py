@@ -20,11 +20,11 @@ from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import BitMasks, Boxes, Instances, Keypoints
 from playwright.sync_api import sync_playwright
-from take_screenshot import NoChromiumError, start_chromium
+from screenshot import NoChromiumError, start_chromium
 
 from ohem_d2 import add_ohem_config
 from ohem_d2.data.datasets.clutter import register_clutter
-from ohem_d2.modeling.roi_heads.roi_forward import box_predictors
+from ohem_d2.modeling.roi_heads.box_branch import box_predictors
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 NUM_CLASSES = 3

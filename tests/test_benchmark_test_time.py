@@ -12,7 +12,7 @@ from detectron2.modeling import build_model
 
 from benchmarks import test_time as benchmark
 from ohem_d2.data.datasets.clutter import generate_clutter
-from ohem_d2.modeling.box_voting import box_voting
+from ohem_d2.modeling.test_time.box_voting import box_voting
 
 CONFIG = "demo/faster_rcnn_R_18_ohem.yaml"
 

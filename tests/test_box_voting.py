@@ -5,8 +5,8 @@ from conftest import devices
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ohem_d2.modeling import box_voting as module
-from ohem_d2.modeling.box_voting import SCORING_METHODS, box_voting
+from ohem_d2.modeling.test_time import box_voting as module
+from ohem_d2.modeling.test_time.box_voting import SCORING_METHODS, box_voting
 
 
 def iou(a, b):

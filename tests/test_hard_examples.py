@@ -16,7 +16,7 @@ from torchvision.ops import box_iou
 
 from ohem_d2.evaluation import features_and_rois, find_hard_examples
 from ohem_d2.evaluation.hard_examples import KINDS, HardExample, _judge
-from ohem_d2.modeling.roi_heads.roi_forward import forward_rois
+from ohem_d2.modeling.roi_heads.box_branch import forward_rois
 
 NUM_CLASSES = 4
 

@@ -18,8 +18,8 @@ from conftest import (
 from detectron2.structures import Boxes, Instances
 from torchvision.ops import nms
 
-from ohem_d2.modeling.detection_merger import DetectionMerger
-from ohem_d2.modeling.roi_heads import IterativeROIHeads
+from ohem_d2.modeling.test_time import IterativeROIHeads
+from ohem_d2.modeling.test_time.detection_merger import DetectionMerger
 
 CLASS_AGNOSTIC = {
     **FAMILIES["StandardROIHeads"],

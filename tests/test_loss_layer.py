@@ -1,3 +1,4 @@
+import loss_layer  # noqa: F401  (registers its heads)
 import pytest
 import torch
 from conftest import (

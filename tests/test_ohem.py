@@ -32,7 +32,7 @@ from torch import nn
 
 from ohem_d2 import OHEMMixin, OHEMROIHeads, add_ohem_config
 from ohem_d2.modeling.roi_heads import read_only_roi_losses, roi_losses
-from ohem_d2.modeling.roi_heads.roi_forward import box_head
+from ohem_d2.modeling.roi_heads.box_branch import box_head
 
 OBJECTS, PROPOSALS = (3, 0, 2), (40, 25, 30)
 
@@ -502,7 +502,7 @@ def test_mixed_precision(device, head):
         return losses
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ohem_d2.modeling.roi_heads.read_only_forward.roi_losses", remember)
+        patch.setattr("ohem_d2.modeling.roi_heads.read_only_pass.roi_losses", remember)
         with torch.autocast(device, torch.bfloat16):
             train_step(heads, *make_inputs(device=device))
     assert seen == {"predictions": torch.bfloat16, "losses": torch.float32}

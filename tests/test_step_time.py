@@ -5,6 +5,7 @@ That the benchmark of training runs, and compares what is comparable: no time is
 import json
 import sys
 
+import loss_layer
 import pytest
 import step_models
 import step_parts
@@ -18,7 +19,7 @@ from step_models import HALF, LOSS_LAYER, MODELS, NUM_OBJECTS, OHEM, STOCK
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ohem_d2.modeling.roi_heads import loss_layer, ohem
+from ohem_d2.modeling.roi_heads import ohem
 
 SIZE = (64, 96)
 NUM_PROPOSALS = 40

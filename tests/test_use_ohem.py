@@ -12,7 +12,6 @@ from ohem_d2 import use_ohem
         ("Res5ROIHeads", "OHEMRes5ROIHeads"),
         ("CascadeROIHeads", "OHEMCascadeROIHeads"),
         ("OHEMCascadeROIHeads", "OHEMCascadeROIHeads"),  # mines already
-        ("LossLayerOHEMROIHeads", "LossLayerOHEMROIHeads"),
     ],
 )
 def test_the_heads_that_take_the_place_of_others(heads, ohem_heads):

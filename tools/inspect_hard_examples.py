@@ -37,7 +37,7 @@ from ohem_d2.engine import (
 )
 from ohem_d2.evaluation import HardExampleList, find_hard_examples, write_coco_json, write_csv
 from ohem_d2.modeling.roi_heads import check_minable
-from ohem_d2.modeling.roi_heads.roi_forward import box_predictors
+from ohem_d2.modeling.roi_heads.box_branch import box_predictors
 from ohem_d2.visualization.inspection import write_inspection
 
 SAVE_PERIOD = 30  # seconds

@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from ohem_d2 import add_ohem_config, use_ohem
 from ohem_d2.modeling import DetectionMerger, IterativeROIHeads
-from ohem_d2.modeling.roi_heads.roi_forward import box_predictors
+from ohem_d2.modeling.roi_heads.box_branch import box_predictors
 
 CONFIGS = Path(model_zoo.__file__).parent / "configs"
 HEIGHT, WIDTH = 192, 256

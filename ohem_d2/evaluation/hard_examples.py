@@ -17,7 +17,7 @@ from detectron2.structures import Boxes, Instances, pairwise_iou
 from torch import Tensor
 
 from ohem_d2.modeling.roi_heads import nms_by_loss, roi_losses
-from ohem_d2.modeling.roi_heads.roi_forward import box_predictors, forward_rois
+from ohem_d2.modeling.roi_heads.box_branch import box_predictors, forward_rois
 from ohem_d2.modeling.roi_heads.roi_loss import objectness_losses
 
 from .error_breakdown import BG_THRESH, FG_THRESH

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ohem_d2.data import build_annotated_loader, get_annotated_dicts
 from ohem_d2.modeling.roi_heads import check_minable, label_rois, read_only_roi_losses
+from ohem_d2.modeling.roi_heads.box_branch import box_predictors
 from ohem_d2.modeling.roi_heads.ignore_regions import DEFAULT_IOA_THRESH
-from ohem_d2.modeling.roi_heads.roi_forward import box_predictors
 
 __all__ = ["build_mean_roi_loss_loader", "features_and_rois", "mean_roi_loss"]
 

@@ -18,7 +18,7 @@ from tabulate import tabulate
 from torch import nn
 
 from ..data import build_test_loader
-from ..modeling.test_time_model import (
+from ..modeling.test_time.build import (
     build_test_time_model,
     uses_test_time_options,
     without_test_time_options,

@@ -1,17 +1,19 @@
 from .backbone import TorchvisionBackbone
-from .detection_merger import DetectionMerger
 from .roi_heads import (
     HeuristicROIHeads,
-    IterativeROIHeads,
-    LossLayerOHEMROIHeads,
     OHEMCascadeROIHeads,
     OHEMMixin,
     OHEMRes5ROIHeads,
     OHEMROIHeads,
     VGGBoxHead,
 )
-from .test_time_augmentation import GeneralizedRCNNWithTTA, ImageTooLargeError
-from .test_time_model import build_test_time_model
+from .test_time import (
+    DetectionMerger,
+    GeneralizedRCNNWithTTA,
+    ImageTooLargeError,
+    IterativeROIHeads,
+    build_test_time_model,
+)
 from .use_ohem import use_ohem
 
 __all__ = [
@@ -20,7 +22,6 @@ __all__ = [
     "HeuristicROIHeads",
     "ImageTooLargeError",
     "IterativeROIHeads",
-    "LossLayerOHEMROIHeads",
     "OHEMCascadeROIHeads",
     "OHEMMixin",
     "OHEMROIHeads",

@@ -2,19 +2,15 @@ from .box_head import VGGBoxHead
 from .hard_roi_selection import nms_by_loss, take_hardest
 from .heuristic import HeuristicROIHeads
 from .ignore_regions import IgnoreRegionsMixin, remove_ignored_proposals
-from .iterative_box_regression import IterativeROIHeads
-from .loss_layer import LossLayerOHEMROIHeads
-from .mining_monitor import MiningMonitor
+from .mining_events import MiningMonitor
 from .ohem import OHEMCascadeROIHeads, OHEMMixin, OHEMRes5ROIHeads, OHEMROIHeads
-from .read_only_forward import read_only_roi_losses
+from .read_only_pass import read_only_roi_losses
 from .roi_labels import label_rois
 from .roi_loss import check_minable, roi_losses
 
 __all__ = [
     "HeuristicROIHeads",
     "IgnoreRegionsMixin",
-    "IterativeROIHeads",
-    "LossLayerOHEMROIHeads",
     "MiningMonitor",
     "OHEMCascadeROIHeads",
     "OHEMMixin",

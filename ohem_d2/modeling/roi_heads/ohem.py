@@ -20,11 +20,11 @@ from detectron2.structures import ImageList, Instances
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
+from .box_branch import box_predictors, forward_rois
 from .hard_roi_selection import nms_by_loss, take_hardest
 from .ignore_regions import IgnoreRegionsMixin
-from .mining_monitor import MiningMonitor
-from .read_only_forward import read_only_roi_losses
-from .roi_forward import box_predictors, forward_rois
+from .mining_events import MiningMonitor
+from .read_only_pass import read_only_roi_losses
 from .roi_labels import label_rois
 from .roi_loss import check_minable
 

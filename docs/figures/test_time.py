@@ -3,7 +3,7 @@
 Draw what becomes of a detector's boxes with multiple scales, iterative box regression and voting:
 the picture of docs/test_time.md.
 
-    python tools/draw_test_time.py --config-file configs/demo/faster_rcnn_R_18_ohem.yaml \
+    python docs/figures/test_time.py --config-file configs/demo/faster_rcnn_R_18_ohem.yaml \
         --weights output/demo/faster_rcnn_R_18_ohem/model_final.pth docs/test_time.jpg
 """
 

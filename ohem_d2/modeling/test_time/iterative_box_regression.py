@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from .roi_forward import box_predictors, predict_rois, split_rois
+from ..roi_heads.box_branch import box_predictors, predict_rois, split_rois
 
 __all__ = [
     "IterativeROIHeads",

@@ -10,12 +10,12 @@ from detectron2.modeling import META_ARCH_REGISTRY, ROI_HEADS_REGISTRY, Generali
 from detectron2.modeling.roi_heads import Res5ROIHeads, RROIHeads, StandardROIHeads
 from torch import nn
 
+from .augmentation import GeneralizedRCNNWithTTA
 from .detection_merger import DetectionMerger
-from .roi_heads.iterative_box_regression import (
+from .iterative_box_regression import (
     check_iterative_box_regression,
     with_iterative_roi_heads,
 )
-from .test_time_augmentation import GeneralizedRCNNWithTTA
 
 __all__ = [
     "build_test_time_model",

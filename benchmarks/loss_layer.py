@@ -10,9 +10,9 @@ from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY
 from detectron2.structures import ImageList, Instances
 from torch import Tensor
 
-from .ohem import OHEMROIHeads
-from .roi_forward import forward_rois
-from .roi_loss import fed_loss_class_mask, roi_losses
+from ohem_d2 import OHEMROIHeads
+from ohem_d2.modeling.roi_heads.box_branch import forward_rois
+from ohem_d2.modeling.roi_heads.roi_loss import fed_loss_class_mask, roi_losses
 
 __all__ = ["LossLayerOHEMROIHeads"]
 

@@ -2,8 +2,8 @@
 """
 Take a picture of a page in Chromium, without a network.
 
-    python tools/take_screenshot.py output/demo/index.html demo.png
-    python tools/take_screenshot.py output/demo/index.html phone.png --size 390x844 --dark
+    python docs/figures/screenshot.py output/demo/index.html demo.png
+    python docs/figures/screenshot.py output/demo/index.html phone.png --size 390x844 --dark
 
 It needs Chromium: `apt install chromium`, or `.venv/bin/playwright install chromium`.
 """
@@ -65,12 +65,12 @@ def main() -> None:
     )
     args = parser.parse_args()
     if not args.page.exists():
-        sys.exit(f"take_screenshot.py: {args.page} does not exist.")
+        sys.exit(f"screenshot.py: {args.page} does not exist.")
     with sync_playwright() as playwright:
         try:
             browser = start_chromium(playwright)
         except NoChromiumError as e:
-            sys.exit(f"take_screenshot.py: {e}")
+            sys.exit(f"screenshot.py: {e}")
         page = browser.new_page(
             viewport=args.size, color_scheme="dark" if args.dark else "light", offline=True
         )

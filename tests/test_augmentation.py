@@ -11,9 +11,9 @@ from test_box_voting import slow_box_voting
 from torch import nn
 
 from ohem_d2.modeling import build_test_time_model
-from ohem_d2.modeling import test_time_augmentation as module
-from ohem_d2.modeling.roi_heads.roi_forward import box_predictors
-from ohem_d2.modeling.test_time_augmentation import (
+from ohem_d2.modeling.roi_heads.box_branch import box_predictors
+from ohem_d2.modeling.test_time import augmentation as module
+from ohem_d2.modeling.test_time.augmentation import (
     DatasetMapperTTA,
     GeneralizedRCNNWithTTA,
     ImageTooLargeError,

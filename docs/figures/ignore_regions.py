@@ -4,7 +4,7 @@ Draw what the RoIs on a difficult object are under each of the practices that DA
 chooses from: the picture of docs/ignore_regions.md.
 
     python tools/make_clutter.py
-    python tools/draw_ignore_regions.py docs/ignore_regions.jpg
+    python docs/figures/ignore_regions.py docs/ignore_regions.jpg
 """
 
 import argparse

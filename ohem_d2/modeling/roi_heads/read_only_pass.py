@@ -12,7 +12,7 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from .roi_forward import box_head, box_predictors, forward_rois, split_rois
+from .box_branch import box_head, box_predictors, forward_rois, split_rois
 from .roi_loss import fed_loss_class_mask, roi_losses
 
 __all__ = ["read_only_roi_losses"]

@@ -18,7 +18,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from .detection_merger import DetectionMerger
-from .roi_heads.iterative_box_regression import with_iterative_roi_heads
+from .iterative_box_regression import with_iterative_roi_heads
 
 __all__ = ["DatasetMapperTTA", "GeneralizedRCNNWithTTA", "ImageTooLargeError"]
 
