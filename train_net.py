@@ -31,7 +31,7 @@ from ohem_d2.engine import (
 )
 from ohem_d2.evaluation import evaluate_model, to_results, write_evaluations
 from ohem_d2.modeling import ImageTooLargeError
-from ohem_d2.modeling.test_time.build import uses_test_time_options, without_test_time_options
+from ohem_d2.modeling.test_time.options import uses_test_time_options, with_test_time_options
 
 logger = logging.getLogger("ohem_d2")
 
@@ -135,7 +135,7 @@ def run(cfg, args):
         return res
 
     # While it trains, the model is evaluated as it is: the rest would take many times as long.
-    trainer = Trainer(without_test_time_options(cfg))
+    trainer = Trainer(with_test_time_options(cfg, False, False))
     trainer.resume_or_load(resume=args.resume)
     res = trainer.train()
     return Trainer.test(cfg, trainer.model) if uses_test_time_options(cfg) else res

@@ -41,7 +41,7 @@ from ohem_d2.modeling import (
 )
 from ohem_d2.modeling.test_time import box_voting as box_voting_module
 from ohem_d2.modeling.test_time.box_voting import box_voting
-from ohem_d2.modeling.test_time.build import with_test_time_options
+from ohem_d2.modeling.test_time.options import with_test_time_options
 from ohem_d2.utils import atomic_file
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -35,7 +35,7 @@ from ohem_d2.engine import (
 )
 from ohem_d2.evaluation import Evaluation, TimedModel, evaluate_dataset
 from ohem_d2.modeling import ImageTooLargeError, build_test_time_model
-from ohem_d2.modeling.test_time.build import with_test_time_options
+from ohem_d2.modeling.test_time.options import with_test_time_options
 from ohem_d2.utils import atomic_file
 from ohem_d2.utils.partial_results import PartialResults
 

@@ -12,7 +12,7 @@ from detectron2.utils.file_io import PathManager
 
 from ..data.difficult import check_practice
 from ..data.proposal_file import check_proposals, read_proposals
-from ..modeling.test_time.build import check_test_time_options
+from ..modeling.test_time.options import check_test_time_options
 from ..utils import InputError
 
 __all__ = ["check_dataset", "check_inputs"]

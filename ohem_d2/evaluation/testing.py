@@ -18,11 +18,8 @@ from tabulate import tabulate
 from torch import nn
 
 from ..data import build_test_loader
-from ..modeling.test_time.build import (
-    build_test_time_model,
-    uses_test_time_options,
-    without_test_time_options,
-)
+from ..modeling import build_test_time_model
+from ..modeling.test_time.options import uses_test_time_options, with_test_time_options
 from ..utils import atomic_file, atomic_folder, write_json
 from .build import build_evaluator
 
@@ -94,7 +91,7 @@ def evaluate_model(cfg: CfgNode, model: nn.Module, output_dir: str) -> list[Eval
     Returns:
         list[Evaluation]: see :func:`evaluate_dataset`.
     """
-    tests = {"inference": without_test_time_options(cfg)}
+    tests = {"inference": with_test_time_options(cfg, False, False)}
     if uses_test_time_options(cfg):
         tests["inference_TTA"] = cfg
     models = {folder: build_test_time_model(x, model) for folder, x in tests.items()}
