@@ -1,5 +1,5 @@
 from .build import build_evaluator
-from .detection_files import evaluate_detections
+from .coco_evaluation import evaluate_coco_results
 from .hard_example_files import write_coco_json, write_csv
 from .hard_example_list import HardExampleList
 from .hard_examples import HardExample, find_hard_examples
@@ -11,7 +11,6 @@ from .testing import (
     describe_test,
     evaluate_dataset,
     evaluate_model,
-    to_results,
     write_evaluations,
 )
 
@@ -24,13 +23,12 @@ __all__ = [
     "build_evaluator",
     "build_mean_roi_loss_loader",
     "describe_test",
+    "evaluate_coco_results",
     "evaluate_dataset",
-    "evaluate_detections",
     "evaluate_model",
     "features_and_rois",
     "find_hard_examples",
     "mean_roi_loss",
-    "to_results",
     "write_coco_json",
     "write_csv",
     "write_evaluations",
