@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.structures import Boxes, Instances, pairwise_iou
-from detectron2.utils.events import EventStorage
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -19,7 +18,6 @@ from matplotlib.patches import Rectangle
 
 from ohem_d2.evaluation import features_and_rois
 from ohem_d2.evaluation.error_breakdown import VERDICTS, judge_detections
-from ohem_d2.modeling.roi_heads import read_only_roi_losses
 
 __all__ = [
     "detect",
@@ -63,11 +61,10 @@ def find_hard_rois(model: GeneralizedRCNN, inputs: dict) -> tuple[Instances, int
         "loss"; and the number of all RoIs.
     """
     features, rois = features_and_rois(model, [inputs])
-    with EventStorage():  # mining logs what it does
-        mined = model.roi_heads.mine_hard_rois(features, rois)
-    losses = read_only_roi_losses(model.roi_heads, features, mined)
-    mined[0].loss = losses["loss_cls"] + losses["loss_box_reg"]
-    return mined[0].to("cpu"), len(rois[0])
+    rois = model.roi_heads.compute_roi_losses(features, rois)
+    (mined,) = model.roi_heads.select_hard_rois(rois)
+    mined.loss = mined.loss_cls + mined.loss_box_reg
+    return mined.to("cpu"), len(rois[0])
 
 
 def draw_detections(
