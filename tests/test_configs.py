@@ -1,5 +1,5 @@
 import pytest
-from conftest import CONFIGS, load_config
+from conftest import CONFIGS, flat, load_config
 from detectron2.data import DatasetCatalog
 from detectron2.modeling import ROI_HEADS_REGISTRY, build_model
 from detectron2.solver import build_lr_scheduler, build_optimizer
@@ -53,14 +53,6 @@ def pairs():
 
 
 PAIRS = list(pairs())
-
-
-def flat(cfg, prefix=""):
-    for key, value in cfg.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 @pytest.mark.parametrize("file", FILES)

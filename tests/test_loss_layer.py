@@ -7,10 +7,12 @@ from conftest import (
     add_masks_and_keypoints,
     build_heads,
     devices,
+    gradients,
     has_sigmoid_loss,
     heads_config,
+    make_inputs,
+    train_step,
 )
-from test_ohem import gradients, make_inputs, train_step
 
 
 @devices

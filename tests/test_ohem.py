@@ -11,15 +11,19 @@ from conftest import (
     KEYPOINT_HEAD,
     MASK_HEAD,
     NUM_CLASSES,
+    PROPOSALS,
     add_masks_and_keypoints,
     build_heads,
     devices,
     families,
+    gradients,
     has_sigmoid_loss,
     heads_config,
     make_features,
+    make_inputs,
     make_proposals,
     make_targets,
+    train_step,
 )
 from detectron2.config import configurable, get_cfg
 from detectron2.layers import NaiveSyncBatchNorm
@@ -27,34 +31,12 @@ from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
-from test_hard_roi_selection import select_slowly
+from oracles import select_slowly
 from torch import nn
 
 from ohem_d2 import OHEMMixin, OHEMROIHeads, add_ohem_config
 from ohem_d2.modeling.roi_heads import compute_roi_losses, roi_losses
 from ohem_d2.modeling.roi_heads.box_branch import box_head
-
-OBJECTS, PROPOSALS = (3, 0, 2), (40, 25, 30)
-
-
-def make_inputs(objects=OBJECTS, proposals=PROPOSALS, device="cpu"):
-    targets = make_targets(objects, device=device)
-    return make_features(len(objects), device=device), make_proposals(targets, proposals), targets
-
-
-def train_step(heads, features, proposals, targets):
-    """
-    Returns:
-        the RoIs trained on, the losses, and what is in the event storage
-    """
-    with EventStorage() as storage:
-        rois, losses = heads(None, features, proposals, targets)
-        sum(losses.values()).backward()
-        return rois, losses, {k: v for k, (v, _) in storage.latest().items()}
-
-
-def gradients(heads):
-    return {name: p.grad.clone() for name, p in heads.named_parameters()}
 
 
 @devices
@@ -517,15 +499,6 @@ def test_other_heads_train_on_the_mined_foreground(family):
             assert torch.equal(roi.gt_masks.tensor[0], targets_per_image.gt_masks.tensor[j])
             assert torch.equal(roi.gt_keypoints.tensor[0], targets_per_image.gt_keypoints.tensor[j])
             assert roi.gt_classes == targets_per_image.gt_classes[j]
-
-
-def mask_inputs(heads):
-    """
-    Have a list filled with the RoIs that the mask head is given.
-    """
-    given = []
-    heads.mask_head.register_forward_pre_hook(lambda _module, args: given.extend(args[1]))
-    return given
 
 
 def test_what_is_logged():

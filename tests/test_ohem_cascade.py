@@ -14,7 +14,7 @@ from conftest import (
 )
 from detectron2.structures import Boxes, Instances, pairwise_iou
 from detectron2.utils.events import EventStorage
-from test_hard_roi_selection import select_slowly
+from oracles import select_slowly
 
 CASCADE = FAMILIES["CascadeROIHeads"]
 IOU_THRESHOLDS = (0.5, 0.6, 0.7)  # detectron2's MODEL.ROI_BOX_CASCADE_HEAD.IOUS

@@ -4,10 +4,17 @@ PointRend's mask head, on OHEM's heads and on PointRend's own with the mixin bef
 
 import pytest
 import torch
-from conftest import IMAGE_SIZE, NUM_CLASSES, build_heads, heads_config
+from conftest import (
+    IMAGE_SIZE,
+    NUM_CLASSES,
+    build_heads,
+    heads_config,
+    make_inputs,
+    mask_inputs,
+    train_step,
+)
 from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.structures import BitMasks
-from test_ohem import make_inputs, mask_inputs, train_step
 
 from ohem_d2 import OHEMMixin
 
