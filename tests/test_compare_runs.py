@@ -134,7 +134,7 @@ def test_page_of_real_runs(root, open_page):
     titles = sections["clutter_voc_test"].locator("thead th:first-child").all_text_contents()
     assert titles == ["of all classes", "AP50 of a class", "score of at least"]
     # results.json was written before there was the other dataset.
-    assert "no test of this dataset" in sections["odd"].text_content()
+    assert "no test on this dataset" in sections["odd"].text_content()
     figures = sections["odd"].locator("figcaption").all_inner_texts()
     assert figures[:2] == ["A: 1 missed\na", f"B: 1 right\n{RUN_B}"]
     assert figures[2:] == ["A: 1 background\na", f"B: nothing to find, and no error\n{RUN_B}"]

@@ -4,7 +4,7 @@ from ohem_d2.engine import describe_sampling
 
 
 def describe(**options):
-    return describe_sampling(heads_config(**options))
+    return describe_sampling(heads_config(**{"MODEL__OHEM__WARMUP_ITERS": 0, **options}))
 
 
 def test_random_sampling():
@@ -18,7 +18,7 @@ def test_random_sampling():
 
 
 def test_mining():
-    assert describe(MODEL__OHEM__FOREGROUND="mined") == (
+    assert describe() == (
         "OHEMROIHeads (online hard example mining), the 16 RoIs per image with the largest loss "
         "after NMS at 0.7, foreground and background in any ratio."
     )
@@ -27,4 +27,12 @@ def test_mining():
     )
     assert "NMS at 0.7, the foreground a random sample of at most 25%." in describe(
         MODEL__OHEM__FOREGROUND="sampled"
+    )
+    # A tenth of the training, or the learning rate's own warm-up.
+    options = {"MODEL__OHEM__WARMUP_ITERS": None, "SOLVER__WARMUP_ITERS": 50}
+    assert "any ratio, after 60 iterations of random sampling." in describe(
+        **options, SOLVER__MAX_ITER=600
+    )
+    assert "any ratio, after 50 iterations of random sampling." in describe(
+        **options, SOLVER__MAX_ITER=400
     )

@@ -248,7 +248,7 @@ def test_build_evaluator(datasets, tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["MODEL.WEIGHTS", ""], "MODEL.WEIGHTS is empty: it has to name the weights to evaluate"),
+        (["MODEL.WEIGHTS", ""], "MODEL.WEIGHTS is empty. Name the weights to evaluate"),
         (
             ["MODEL.ROI_HEADS.NUM_CLASSES", "7"],
             r"random.pth do not fit the model .* \(5, 16\) in the",
@@ -287,7 +287,7 @@ def test_wrong_input_is_a_non_zero_exit(datasets, tmp_path):
     log, _ = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "clutter_voc_train (DATASETS.TRAIN) needs" in log and "Traceback" not in log
-    assert "It is made by: python tools/make_clutter.py." in log
+    assert "Make it with: python tools/make_clutter.py." in log
     assert not (tmp_path / "output").exists()
 
 

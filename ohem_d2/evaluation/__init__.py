@@ -1,7 +1,6 @@
 from .build import build_evaluator
 from .coco_evaluation import evaluate_coco_results
-from .hard_example_files import write_coco_json, write_csv
-from .hard_example_list import HardExampleList
+from .hard_example_files import HardExampleList, write_coco_json, write_csv
 from .hard_examples import HardExample, find_hard_examples
 from .mean_roi_loss import build_mean_roi_loss_loader, features_and_rois, mean_roi_loss
 from .pascal_voc_evaluation import PascalVOCEvaluator

@@ -8,7 +8,23 @@ from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
 from ..utils import InputError
 from .pascal_voc_evaluation import PascalVOCEvaluator
 
-__all__ = ["build_evaluator"]
+__all__ = ["build_evaluator", "evaluator_type"]
+
+
+def evaluator_type(dataset_name: str) -> str:
+    """
+    Returns:
+        str: "coco" or "pascal_voc".
+
+    Raises:
+        InputError: if the metadata of the dataset names another one.
+    """
+    name = MetadataCatalog.get(dataset_name).get("evaluator_type", "coco")
+    if name not in ("coco", "pascal_voc"):
+        raise InputError(
+            f"{dataset_name} is evaluated by '{name}'. Only 'coco' and 'pascal_voc' are supported."
+        )
+    return name
 
 
 def build_evaluator(
@@ -16,8 +32,7 @@ def build_evaluator(
 ) -> DatasetEvaluator:
     """
     Args:
-        dataset_name (str): a registered dataset. `evaluator_type` in its metadata is "pascal_voc"
-            or "coco", the default.
+        dataset_name (str): a registered dataset.
         output_dir (str): where the evaluator writes detections and results. None writes nothing,
             and requires a dataset from a json file in COCO's format or one in PASCAL VOC's layout.
         kpt_oks_sigmas (Sequence[float]): see :class:`COCOEvaluator`.
@@ -26,17 +41,11 @@ def build_evaluator(
         DatasetEvaluator: a :class:`PascalVOCEvaluator` or a :class:`COCOEvaluator`.
 
     Raises:
-        InputError: if the dataset has another evaluator type.
+        InputError: see :func:`evaluator_type`.
     """
-    metadata = MetadataCatalog.get(dataset_name)
-    evaluator_type = metadata.get("evaluator_type", "coco")
-    if evaluator_type == "pascal_voc":
+    if evaluator_type(dataset_name) == "pascal_voc":
         return PascalVOCEvaluator(dataset_name, output_dir)
-    if evaluator_type != "coco":
-        raise InputError(
-            f"{dataset_name} is evaluated by '{evaluator_type}'. Only 'coco' and 'pascal_voc' are "
-            "supported."
-        )
+    metadata = MetadataCatalog.get(dataset_name)
     has_json_file = metadata.get("json_file") is not None
     evaluator = COCOEvaluator(
         dataset_name,
