@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import load_config, use_clutter
-from detectron2.engine import default_argument_parser
 from detectron2.modeling import build_model
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -137,7 +136,7 @@ def test_train_kill_resume_evaluate(datasets, tmp_path):
 
 
 def parse(*arguments, options=()):
-    return default_argument_parser().parse_args([*arguments, *TINY, *options])
+    return train_net.argument_parser().parse_args([*arguments, *TINY, *options])
 
 
 def test_resumed_optimizer_and_scheduler(datasets, tmp_path, monkeypatch):
@@ -182,6 +181,21 @@ def test_wrong_input_ends_it_with_a_message(datasets, config, options, message):
     use_clutter(datasets)
     with pytest.raises(SystemExit, match=f"train_net.py: .*{message}"):
         train_net.main(parse("--config-file", config, options=options))
+
+
+def test_import_registers_datasets(datasets, tmp_path, monkeypatch):
+    use_clutter(datasets)
+    (tmp_path / "my_data_for_training.py").write_text(
+        "from detectron2.data.datasets import register_coco_instances\n"
+        f"folder = {str(datasets / 'clutter')!r}\n"
+        'register_coco_instances("my_training", {}, f"{folder}/coco/instances_test.json", folder)\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    arguments = ("--config-file", CONFIG, "--import", "my_data_for_training")
+    options = ["DATASETS.TRAIN", "('my_training',)", "OUTPUT_DIR", str(tmp_path / "out")]
+    assert train_net.setup(parse(*arguments, options=options)).DATASETS.TRAIN == ("my_training",)
+    with pytest.raises(SystemExit, match=r"train_net.py: --import no_such: No module named"):
+        train_net.main(parse("--config-file", CONFIG, "--import", "no_such"))
 
 
 @pytest.fixture(scope="module")
@@ -314,7 +328,7 @@ def test_fast_rcnn_on_proposals(datasets, tmp_path, monkeypatch):
     config = str(ROOT / "configs/demo/fast_rcnn_VGG16_ohem.yaml")
 
     def run(*more):
-        args = default_argument_parser().parse_args(["--config-file", config, *options, *more])
+        args = train_net.argument_parser().parse_args(["--config-file", config, *options, *more])
         return train_net.main(args)
 
     run("SOLVER.ACCUMULATION_PASSES", "2")
