@@ -26,6 +26,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import ImageList
 from detectron2.utils.events import EventStorage
 
+import ohem_d2
 from ohem_d2 import OHEMMixin, add_ohem_config
 from ohem_d2.data.datasets.clutter import generate_clutter
 
@@ -191,3 +192,16 @@ def test_results_are_those_of_the_page():
         dataset, *values, _ = (x.strip() for x in row.strip("|").split("|"))
         assert len(values) == 4 and dataset in read("docs/results.md")
         assert all(x in read("docs/results.md") for x in values), row
+
+
+def test_versions_agree():
+    versions = {
+        re.search(pattern, read(file)).group(1)
+        for file, pattern in {
+            "setup.py": r'version="([^"]+)"',
+            "CITATION.cff": r"\nversion: (\S+)",
+            "README.md": r"version *= \{([^}]+)\}",
+            "CHANGELOG.md": r"\n## (\S+)",
+        }.items()
+    }
+    assert versions == {ohem_d2.__version__}
