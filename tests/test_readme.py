@@ -55,6 +55,7 @@ def test_snippets_build_a_model_that_mines(snippet):
         cfg.MODEL.RPN.IN_FEATURES = cfg.MODEL.ROI_HEADS.IN_FEATURES = ["res5"]
         cfg.MODEL.ROI_BOX_HEAD.NAME = "FastRCNNConvFCHead"
         cfg.MODEL.ROI_BOX_HEAD.NUM_FC = 1
+        cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 16  # fast
     assert isinstance(build_model(cfg).roi_heads, OHEMMixin)
 
 
