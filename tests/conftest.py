@@ -3,8 +3,14 @@ Configs, and small ROI heads and RoIs for the tests of the method.
 """
 
 import faulthandler
+import os
 import time
 from pathlib import Path
+
+# One thread per process, also in those that tests start: the tensors of tests are small, and the
+# tests themselves run in parallel. PyTorch and OpenCV read these when they are imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
 
 import cv2
 import numpy as np
@@ -20,6 +26,7 @@ from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import BitMasks, Boxes, Instances, Keypoints
 from detectron2.utils.events import EventStorage
+from hypothesis import settings
 
 from ohem_d2 import add_ohem_config
 from ohem_d2.data.datasets.clutter import register_clutter
@@ -27,6 +34,10 @@ from ohem_d2.modeling.roi_heads.box_branch import box_predictors
 
 # So that a failed assertion in them shows its values, as in tests.
 pytest.register_assert_rewrite("oracles", "pages")
+
+# On a busy machine, an example may take any time.
+settings.register_profile("ohem_d2", deadline=None)
+settings.load_profile("ohem_d2")
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
