@@ -84,7 +84,7 @@ def flat(cfg, prefix=""):
 
 def heads_config(**options):
     """
-    A config of small heads with OHEM as in the paper.
+    A config of small heads with OHEM that mines from the first iteration.
 
     Args:
         options: keys with "__" for ".", such as MODEL__OHEM__NMS_THRESH=0.5.
@@ -93,7 +93,7 @@ def heads_config(**options):
     add_ohem_config(cfg)
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.ROI_HEADS.NAME = "OHEMROIHeads"
-    cfg.MODEL.OHEM.FOREGROUND = "mined"
+    cfg.MODEL.OHEM.WARMUP_ITERS = 0
     cfg.MODEL.ROI_HEADS.IN_FEATURES = list(INPUT_SHAPE)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = NUM_CLASSES
     cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 16

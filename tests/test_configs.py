@@ -50,8 +50,6 @@ def pairs():
     # These have no bg_lo in either.
     for base in ("demo/fast_rcnn_VGG16", "demo/faster_rcnn_R_18"):
         yield f"{base}.yaml", f"{base}_ohem.yaml", {NAME: "OHEMROIHeads"}
-    paper = {"MODEL.OHEM.FOREGROUND": "mined"}
-    yield f"{base}_ohem.yaml", f"{base}_ohem_paper.yaml", paper
 
 
 PAIRS = list(pairs())

@@ -20,7 +20,7 @@ from conftest import (
     "options",
     [
         {},
-        {"MODEL__OHEM__NMS_THRESH": 0.3, "MODEL__OHEM__CLS_LOSS_WEIGHT": 0.5},
+        {"MODEL__OHEM__NMS_THRESH": 0.3, "MODEL__OHEM__BOX_LOSS_WEIGHT": 2.0},
         {"MODEL__ROI_BOX_HEAD__BBOX_REG_LOSS_TYPE": "giou"},
         {"MODEL__ROI_BOX_HEAD__BBOX_REG_LOSS_WEIGHT": 3.0},
         {"MODEL__ROI_HEADS__BATCH_SIZE_PER_IMAGE": 1000},

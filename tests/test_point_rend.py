@@ -42,11 +42,9 @@ def make_cfg(*options):
     return cfg
 
 
-@pytest.mark.parametrize("rois", ["mined", "sampled"])
 @pytest.mark.parametrize("name", ["OHEMROIHeads", "OHEMPointRendROIHeads"])
-def test_its_masks_are_trained_on_mined_rois(name, rois):
-    cfg = make_cfg("MODEL.ROI_HEADS.NAME", name, "MODEL.OHEM.MASK_KEYPOINT_ROIS", rois)
-    heads = build_heads(cfg)
+def test_its_masks_are_trained_on_mined_rois(name):
+    heads = build_heads(make_cfg("MODEL.ROI_HEADS.NAME", name))
     given = mask_inputs(heads)
     features, proposals, targets = make_inputs()
     for targets_per_image in targets:
@@ -55,6 +53,5 @@ def test_its_masks_are_trained_on_mined_rois(name, rois):
 
     assert losses["loss_mask"] > 0 and losses["loss_mask_point"] > 0
     boxes = [x.proposal_boxes.tensor[x.gt_classes < NUM_CLASSES].tolist() for x in kept]
-    if rois == "mined":
-        assert [x.proposal_boxes.tensor.tolist() for x in given] == boxes
+    assert [x.proposal_boxes.tensor.tolist() for x in given] == boxes
     assert sum(len(x) for x in given) > 0
