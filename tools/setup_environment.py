@@ -116,6 +116,6 @@ if __name__ == "__main__":
     except subprocess.CalledProcessError as e:
         sys.exit(
             f"Setting up {VENV} failed at: {' '.join(e.cmd)}\n"
-            'What went wrong is above; see "When set-up fails" in README.md. '
+            "What went wrong is above; docs/troubleshooting.md may help. "
             "The next try starts from where it is safe."
         )
