@@ -273,7 +273,7 @@ def test_what_is_done_is_not_mixed_with_another_run(run, weights, tmp_path):
     before = {x: x.read_bytes() for x in output.rglob("*.results")}
     assert len(before) == 4
 
-    refused = r"ablation.py: .*{}/clutter_voc_test.results is from another command .*"
+    refused = r"ablation.py: .*{}/clutter_voc_test.results is from another command:.*"
     refused = f"(?s){refused}Or choose another --output"
     with pytest.raises(SystemExit, match=refused.format("plain")):
         run(*options, one_scale=weights / "multi_scale.pth")
