@@ -50,11 +50,11 @@ ablation: given-WEIGHTS given-CONFIG setup
 		--output "$(OUTPUT)" $(foreach x,$(OPTS),'$(x)')
 
 bench: given-WEIGHTS setup
-	@.venv/bin/python -W ignore benchmarks/test_time.py --weights "$(WEIGHTS)" \
+	@.venv/bin/python -W ignore -m benchmarks.test_time --weights "$(WEIGHTS)" \
 		$(if $(CONFIG),--config-file "$(CONFIG)") $(foreach x,$(OPTS),'$(x)')
 
 results: setup
-	@.venv/bin/python -W ignore benchmarks/report.py
+	@.venv/bin/python -W ignore -m benchmarks.report
 
 DEMO = output/demo/faster_rcnn_R_18
 CORRUPTED = output/find_mistakes/0

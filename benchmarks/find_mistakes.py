@@ -20,17 +20,17 @@ from statistics import fmean
 from typing import Any, Optional
 
 import numpy as np
-from corrupt_annotations import Mistake, corrupt_annotations
-from corrupted_clutter import ANNOTATIONS, OUTPUT, register
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser
 from detectron2.evaluation import inference_context
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, pairwise_iou
-from provenance import provenance
 from tabulate import tabulate
 
+from benchmarks.corrupt_annotations import Mistake, corrupt_annotations
+from benchmarks.corrupted_clutter import ANNOTATIONS, OUTPUT, register
+from benchmarks.provenance import provenance
 from ohem_d2.data import build_annotated_loader, get_annotated_dicts
 from ohem_d2.data.datasets.clutter import generate_clutter
 from ohem_d2.engine import fall_back_to_cpu, load_config

@@ -27,10 +27,10 @@ from detectron2.config import CfgNode
 from detectron2.layers import batched_nms
 from detectron2.modeling import GeneralizedRCNN, build_model
 from detectron2.structures import Boxes, Instances
-from measure import make_table, measure, peak_memory
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.measure import make_table, measure, peak_memory
 from ohem_d2.checkpoint import StrictCheckpointer, WeightsError
 from ohem_d2.data import build_test_loader
 from ohem_d2.engine import InputError, check_inputs, fall_back_to_cpu, load_config

@@ -4,12 +4,12 @@ Mistakes that are made on purpose, and whether they are found.
 
 import json
 
-import find_mistakes
 import pytest
 from conftest import use_clutter
-from corrupt_annotations import MISTAKES, Mistake, corrupt_annotations
-from find_mistakes import count_found, evaluate, make_table, points_to
 
+from benchmarks import find_mistakes
+from benchmarks.corrupt_annotations import MISTAKES, Mistake, corrupt_annotations
+from benchmarks.find_mistakes import count_found, evaluate, make_table, points_to
 from ohem_d2.data.datasets.clutter import generate_clutter
 from ohem_d2.evaluation import HardExample
 

@@ -1,4 +1,3 @@
-import loss_layer  # noqa: F401  (registers its heads)
 import pytest
 import torch
 from conftest import (
@@ -11,6 +10,8 @@ from conftest import (
     heads_config,
 )
 from test_ohem import gradients, make_inputs, train_step
+
+from benchmarks.step_time import loss_layer  # noqa: F401  (registers its heads)
 
 
 @devices

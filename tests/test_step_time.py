@@ -5,20 +5,20 @@ That the benchmark of training runs, and compares what is comparable: no time is
 import json
 import sys
 
-import loss_layer
 import pytest
-import step_models
-import step_parts
-import step_time as benchmark
 import torch
 import torchvision
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.utils.events import EventStorage, get_event_storage
 from fvcore.nn import FlopCountAnalysis
-from step_models import HALF, LOSS_LAYER, MODELS, NUM_OBJECTS, OHEM, STOCK
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.step_time import loss_layer
+from benchmarks.step_time import models as step_models
+from benchmarks.step_time import parts as step_parts
+from benchmarks.step_time import run as benchmark
+from benchmarks.step_time.models import HALF, LOSS_LAYER, MODELS, NUM_OBJECTS, OHEM, STOCK
 from ohem_d2.modeling.roi_heads import ohem
 
 SIZE = (64, 96)

@@ -26,9 +26,13 @@ import torch
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.structures import Instances
 from detectron2.utils.events import EventStorage
-from measure import measure, peak_memory, synchronize
-from provenance import provenance
-from step_models import (
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from benchmarks.measure import measure, peak_memory, synchronize
+from benchmarks.provenance import provenance
+from benchmarks.step_time.models import (
     HALF,
     MODELS,
     NUM_OBJECTS,
@@ -38,7 +42,7 @@ from step_models import (
     make_inputs,
     use_tf32,
 )
-from step_parts import (
+from benchmarks.step_time.parts import (
     HEADS_PARTS,
     LOSS_AND_SELECTION,
     PARTS,
@@ -46,7 +50,7 @@ from step_parts import (
     time_parts,
     train_step,
 )
-from step_tables import (
+from benchmarks.step_time.tables import (
     StepLine,
     monitor_table,
     overlap_table,
@@ -55,13 +59,9 @@ from step_tables import (
     sweep_table,
     targets_table,
 )
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
-
 from ohem_d2.utils import atomic_file
 
-OUTPUT = Path(__file__).resolve().parent / "results/step_time.jsonl"
+OUTPUT = Path(__file__).resolve().parent.parent / "results/step_time.jsonl"
 
 # The targets that all models share.
 MAX_MEMORY_RATIO = 1.05  # the paper has 1.36

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
-import loss_layer  # noqa: F401  (registers its heads)
 import torch
 from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg
@@ -17,6 +16,7 @@ from detectron2.structures import Boxes, ImageList, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
+from benchmarks.step_time import loss_layer  # noqa: F401  (registers its heads)
 from ohem_d2 import add_ohem_config
 
 __all__ = [
@@ -33,7 +33,7 @@ __all__ = [
     "use_tf32",
 ]
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 NUM_OBJECTS = 8  # an image: COCO has 7 on average
 NEAR = 0.25  # the share of the proposals that are on an object, as a trained RPN's
 

@@ -5,7 +5,7 @@ Tables of what benchmarks/step_time.py measured, for its output and for docs/res
 from collections.abc import Iterable
 from typing import Any
 
-from measure import make_table
+from benchmarks.measure import make_table
 
 __all__ = [
     "StepLine",

@@ -8,12 +8,12 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
-import loss_layer
 import torch
 from detectron2.modeling import GeneralizedRCNN
-from measure import synchronize
 from torch import Tensor
 
+from benchmarks.measure import synchronize
+from benchmarks.step_time import loss_layer
 from ohem_d2.modeling.roi_heads import ohem, read_only_pass
 
 __all__ = ["HEADS_PARTS", "LOSS_AND_SELECTION", "PARTS", "PRECISIONS", "time_parts", "train_step"]
