@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from detectron2 import __version__ as detectron2_version
 
-from ohem_d2.engine import InputError
+from ohem_d2.utils import InputError
 
 __all__ = ["RESULTS", "ROOT", "provenance", "read_results", "require_clean_commit"]
 

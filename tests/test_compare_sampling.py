@@ -31,7 +31,8 @@ from benchmarks.sampling.experiments import (
 from benchmarks.sampling.results import read_runs, results_file
 from ohem_d2.data import build_train_loader
 from ohem_d2.data.datasets.clutter import generate_clutter
-from ohem_d2.engine import InputError, load_config
+from ohem_d2.engine import load_config
+from ohem_d2.utils import InputError
 
 SMALL = {"SOLVER.MAX_ITER": 4, "SOLVER.STEPS": (), "INPUT.MIN_SIZE_TRAIN": (64,), "VIS_PERIOD": 0}
 

@@ -19,6 +19,8 @@ from pycocotools.coco import COCO
 
 from ohem_d2.data.datasets.clutter import generate_clutter
 
+pytest_plugins = ["pages"]
+
 ROOT = Path(__file__).parent.parent
 CONFIG = str(ROOT / "configs/demo/faster_rcnn_R_18_ohem.yaml")
 NUM_IMAGES = 6
@@ -164,7 +166,7 @@ def error(run, *arguments, **options):
             ["MODEL.ROI_HEADS.NUM_CLASSES", "3"],
             "has 4 classes, and the model 3 (MODEL.ROI_HEADS.NUM_CLASSES)",
         ),
-        ([], ["MODEL.ROI_BOX_HEAD.FC_DIM", "16"], "are not of the model that"),
+        ([], ["MODEL.ROI_BOX_HEAD.FC_DIM", "16"], "do not fit the model in the config"),
         (
             [],
             ["MODEL.META_ARCHITECTURE", "ProposalNetwork"],

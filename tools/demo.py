@@ -19,15 +19,18 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.data.detection_utils import convert_image_to_rgb
 from detectron2.modeling import build_model
+from detectron2.structures import Instances
 from detectron2.utils.env import seed_all_rng
+from PIL import Image
 from tqdm import tqdm
 
 from ohem_d2.data.datasets.clutter import NUM_IMAGES, generate_clutter
 from ohem_d2.engine import InputError, fall_back_to_cpu, load_config
-from ohem_d2.evaluation import build_mean_roi_loss_loader, mean_roi_loss
+from ohem_d2.evaluation import build_mean_roi_loss_loader, features_and_rois, mean_roi_loss
 from ohem_d2.utils import read_metrics
-from ohem_d2.visualization.boxes import detect, draw_detections, draw_hard_rois, find_hard_rois
+from ohem_d2.visualization.boxes import detect, draw_detections
 from ohem_d2.visualization.curves import Run, draw_curves
+from ohem_d2.visualization.hard_rois import draw_hard_rois
 from ohem_d2.visualization.page import write_page
 from ohem_d2.visualization.report import compare
 
@@ -99,6 +102,20 @@ def measure_mean_roi_loss(cfg: CfgNode, folder: Path, inputs: list[dict]) -> dic
     }
 
 
+@torch.no_grad()
+def find_hard_rois(model: torch.nn.Module, inputs: dict, num_classes: int) -> tuple[Instances, str]:
+    """
+    Returns:
+        (Instances, str): the RoIs that mining keeps, with their losses; and a title.
+    """
+    features, rois = features_and_rois(model, [inputs])
+    rois = model.roi_heads.compute_roi_losses(features, rois)
+    (hard,) = model.roi_heads.select_hard_rois(rois)
+    fg = int((hard.gt_classes < num_classes).sum())
+    title = f"{len(hard)} of {len(rois[0])} RoIs kept: {fg} foreground, {len(hard) - fg} background"
+    return hard.to("cpu"), title
+
+
 def draw_pictures(
     output: Path,
     models: dict[str, torch.nn.Module],
@@ -117,13 +134,16 @@ def draw_pictures(
         {name: [detect(model, x) for x in test_inputs] for name, model in models.items()},
         metadata.thing_classes,
     )
-    draw_hard_rois(
-        output / "hard_rois.jpg",
+    hard = [find_hard_rois(models["OHEM"], x, len(metadata.thing_classes)) for x in train_inputs]
+    rois, titles = zip(*hard, strict=True)
+    picture = draw_hard_rois(
         [rgb(x) for x in train_inputs],
-        [x["instances"] for x in train_inputs],
-        [find_hard_rois(models["OHEM"], x) for x in train_inputs],
+        [x["instances"].gt_boxes for x in train_inputs],
+        rois,
         len(metadata.thing_classes),
+        titles,
     )
+    Image.fromarray(picture).save(output / "hard_rois.jpg", quality=90)
 
 
 def first_images(cfg: CfgNode, dataset: str, count: int) -> list[dict]:

@@ -11,7 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_voc_instances
 
 from benchmarks.sampling.experiments import DATASETS
-from ohem_d2.engine import InputError
+from ohem_d2.utils import InputError
 
 __all__ = ["check_data", "register"]
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from benchmarks.provenance import read_results
 from benchmarks.sampling.experiments import DATASETS, RECIPES, Run, config_digest, options_of
-from ohem_d2.engine import InputError
+from ohem_d2.utils import InputError
 
 __all__ = ["read_runs", "results_file"]
 

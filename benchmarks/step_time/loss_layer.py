@@ -11,7 +11,9 @@ from detectron2.structures import ImageList, Instances
 from torch import Tensor
 
 from ohem_d2 import OHEMROIHeads
-from ohem_d2.modeling.roi_heads.box_branch import forward_rois
+from ohem_d2.modeling.roi_heads.box_branch import forward_rois, mask_and_keypoint_losses
+from ohem_d2.modeling.roi_heads.mining_events import log_mining
+from ohem_d2.modeling.roi_heads.roi_labels import look_up_targets
 from ohem_d2.modeling.roi_heads.roi_loss import fed_loss_class_mask, roi_losses
 
 __all__ = ["LossLayerOHEMROIHeads"]
@@ -21,9 +23,8 @@ __all__ = ["LossLayerOHEMROIHeads"]
 class LossLayerOHEMROIHeads(OHEMROIHeads):
     """
     Online hard example mining as a loss layer: one pass with gradients over all RoIs, in whose
-    loss the easy ones count zero. The same gradients as :class:`OHEMROIHeads`, up to rounding and
-    the masks of dropout, for the memory and time of a backward pass over all RoIs. It is here to
-    measure that cost, not for use.
+    loss the easy ones count zero. Same gradients as :class:`OHEMROIHeads`, up to rounding and
+    dropout, at the cost of a backward pass over all RoIs. It exists to measure that cost.
     """
 
     @configurable
@@ -33,7 +34,7 @@ class LossLayerOHEMROIHeads(OHEMROIHeads):
             kwargs: arguments of :class:`OHEMROIHeads`.
 
         Raises:
-            ValueError: if other heads are to be trained on predicted boxes.
+            ValueError: if other heads train on predicted boxes.
         """
         super().__init__(**kwargs)
         if self.train_on_pred_boxes:
@@ -41,34 +42,33 @@ class LossLayerOHEMROIHeads(OHEMROIHeads):
                 f"MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES is not supported by {type(self).__name__}."
             )
 
-    def _forward_training(
+    def forward_hard_rois(
         self,
         images: ImageList,
         features: dict[str, Tensor],
-        labeled: list[Instances],
+        proposals: list[Instances],
         targets: list[Instances],
     ) -> tuple[list[Instances], dict[str, Tensor]]:
         """
-        See :meth:`OHEMMixin._forward_training`.
+        See :meth:`OHEMMixin.forward_hard_rois`.
         """
+        rois = self.label_proposals(proposals, targets)
         predictor = self.box_predictor
-        class_mask = fed_loss_class_mask(predictor, torch.cat([x.gt_classes for x in labeled]))
-        predictions = forward_rois(self, features, labeled)
-        roi_loss = roi_losses(predictor, predictions, labeled, class_mask)
+        class_mask = fed_loss_class_mask(predictor, torch.cat([x.gt_classes for x in rois]))
+        predictions = forward_rois(self, features, rois)
+        losses = roi_losses(predictor, predictions, rois, class_mask)
 
-        hard = self.select_hard_rois(labeled, roi_loss)
-        is_hard = torch.cat(
-            [
-                torch.zeros(len(x), device=inds.device).index_fill(0, inds, 1.0)
-                for x, inds in zip(labeled, hard, strict=True)
-            ]
-        )
-        num_hard = max(sum(len(inds) for inds in hard), 1)
-        losses = {name: (is_hard * loss).sum() / num_hard for name, loss in roi_loss.items()}
+        start = 0
+        for x in rois:
+            x.index = torch.arange(start, start + len(x), device=x.gt_classes.device)
+            for name, loss in losses.items():
+                x.set(name, loss.detach()[x.index])
+            start += len(x)
+        hard = self.select_hard_rois(rois)
+        log_mining(rois, hard, self.num_classes)
 
-        mined = [x[inds] for x, inds in zip(labeled, hard, strict=True)]
-        mined = self._add_foreground_sample(mined, labeled)
-        mined = self.label_and_sample_proposals(mined, targets)
-        losses.update(self._forward_mask(features, mined))
-        losses.update(self._forward_keypoint(features, mined))
-        return mined, losses
+        inds = torch.cat([x.index for x in hard])
+        is_hard = torch.zeros(start, device=inds.device).index_fill(0, inds, 1.0)
+        losses = {k: (is_hard * loss).sum() / max(len(inds), 1) for k, loss in losses.items()}
+        hard = look_up_targets(hard, targets)
+        return hard, {**losses, **mask_and_keypoint_losses(self, features, hard)}

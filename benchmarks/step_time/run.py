@@ -1,16 +1,13 @@
-#!/usr/bin/env python3
 """
-Measure the price of OHEM in training: time, operations and peak memory of a step, beside those of
-the same model without it; what the parts of the step take; mining by the number of RoIs; and how
-many of the RoIs that are kept half precision keeps as well.
+Measure what OHEM costs in a training step: time, operations and peak memory beside the same model
+without it; the parts of the step; mining by the number of RoIs; and how many of the mined RoIs half
+precision keeps.
 
-    python benchmarks/step_time.py
+    python -m benchmarks.step_time.run
 
-A step is a forward and a backward pass from no gradients on, without the optimizer, which is the
-same for all. Weights, images, objects and proposals are made. The variants of a model run in turns,
-so that whatever else the machine does hits all alike: it is the ratios that count, medians and the
-range of those of each repeat. The last line of the output says which targets are missed; to miss
-one is a result, and no failure.
+A step is a forward and a backward pass, without the optimizer, which is the same for all. Weights,
+images, objects and proposals are random. The variants of a model take turns, so that other load on
+the machine affects all of them; what counts are ratios: medians over the repeats, and their range.
 """
 
 import argparse
@@ -20,7 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from detectron2.modeling import GeneralizedRCNN
@@ -31,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from benchmarks.measure import measure, peak_memory, synchronize
-from benchmarks.provenance import provenance
+from benchmarks.provenance import RESULTS, ROOT, provenance, require_clean_commit
 from benchmarks.step_time.models import (
     HALF,
     MODELS,
@@ -40,37 +37,17 @@ from benchmarks.step_time.models import (
     Model,
     build_variants,
     make_inputs,
-    use_tf32,
 )
-from benchmarks.step_time.parts import (
-    HEADS_PARTS,
-    LOSS_AND_SELECTION,
-    PARTS,
-    PRECISIONS,
-    time_parts,
-    train_step,
-)
-from benchmarks.step_time.tables import (
-    StepLine,
-    monitor_table,
-    overlap_table,
-    parts_tables,
-    step_tables,
-    sweep_table,
-    targets_table,
-)
-from ohem_d2.utils import atomic_file
+from benchmarks.step_time.parts import PARTS, PRECISIONS, time_parts, train_step
+from ohem_d2.utils import InputError, atomic_file
 
-OUTPUT = Path(__file__).resolve().parent.parent / "results/step_time.jsonl"
-
-# The targets that all models share.
-MAX_MEMORY_RATIO = 1.05  # the paper has 1.36
-MAX_SELECTION_SHARE = 0.02
-MIN_LOSS_LAYER_RATIO = 2.0
+FILE = "step_time.jsonl"
 
 # RoIs of one image, and how many of them are forwarded at a time (0: all).
 SWEEP_ROIS = (500, 1000, 2000, 4000, 8000)
 SWEEP_BATCH_SIZES = (0, 500)
+
+Line = dict[str, Any]
 
 
 def measure_steps(
@@ -82,13 +59,13 @@ def measure_steps(
     repeats: int,
     device: str,
     bar: tqdm,
-) -> list[StepLine]:
+) -> list[Line]:
     """
     Args:
         networks: see :func:`build_variants`.
 
     Returns:
-        list[StepLine]: for each variant, what its step takes.
+        list[Line]: time, operations and memory of a step of each variant.
     """
     resources = {}
     for variant, network in networks.items():
@@ -101,7 +78,7 @@ def measure_steps(
         for variant, network in networks.items():
             parts[variant].append(time_parts(network, inputs, precision, device))
             if device == "cpu":
-                # Nothing runs beside the stopwatch, which changes nothing then: one step is both.
+                # Nothing runs in parallel, so the stopwatch costs no time.
                 milliseconds[variant].append(sum(parts[variant][-1].values()))
             else:
                 milliseconds[variant].append(time_step(network, inputs, precision, device))
@@ -124,7 +101,7 @@ def measure_steps(
                 "images": len(inputs),
                 "size": " x ".join(map(str, model.image_size)),
                 "B": variant.batch_size,
-                "R": model.num_proposals + NUM_OBJECTS,  # ground-truth boxes are RoIs, too
+                "R": model.num_proposals + NUM_OBJECTS,  # with the ground-truth boxes
                 "kept": here.num_kept,
                 "foreground": here.num_foreground,
                 "ms": median(milliseconds[variant.name]),
@@ -143,12 +120,12 @@ def measure_steps(
 
 class Resources(NamedTuple):
     """
-    What a step needs, whatever the machine.
+    What a step needs on any machine.
     """
 
     gflops: float  # 10^9 floating-point operations: a multiplication and an addition are two
     peak_mib: float  # of tensors: weights, gradients and activations
-    num_kept: float  # RoIs an image that are trained on
+    num_kept: float  # RoIs per image that are trained on
     num_foreground: float
 
 
@@ -156,8 +133,8 @@ def count_resources(
     network: GeneralizedRCNN, inputs: list[dict], precision: str, device: str
 ) -> Resources:
     """
-    Count the operations of convolutions and matrix products as PyTorch dispatches them, with those
-    of the backward pass, of which frozen layers have none. It warms up the network as well.
+    Count the operations of convolutions and matrix products that PyTorch dispatches, forward and
+    backward. This also warms up the network.
     """
     with EventStorage() as storage:
         counter = FlopCounterMode(display=False)
@@ -166,7 +143,7 @@ def count_resources(
             with counter:
                 train_step(network, inputs, precision, device)
 
-        network.zero_grad(set_to_none=True)  # before the count of what is allocated
+        network.zero_grad(set_to_none=True)  # before allocations are counted
         peak = peak_memory(counted_step, device)
         counts = {k: value for k, (value, _) in storage.latest().items()}
     tensors = [*network.parameters(), *network.buffers()]
@@ -206,10 +183,10 @@ def label_rois(network: GeneralizedRCNN, inputs: list[dict], device: str) -> lis
 
 def measure_sweep(
     name: str, model: Model, network: GeneralizedRCNN, repeats: int, device: str
-) -> list[StepLine]:
+) -> list[Line]:
     """
     Returns:
-        list[StepLine]: what mining takes on one image, in float32, by the number of RoIs.
+        list[Line]: time and memory of mining one image in float32, by the number of RoIs.
     """
     heads = network.roi_heads
     features = extract_features(network, make_inputs(model, 1))
@@ -220,7 +197,7 @@ def measure_sweep(
         for batch_size in SWEEP_BATCH_SIZES:
 
             def mine(rois=rois) -> None:
-                heads.mine_hard_rois(features, rois)
+                heads.select_hard_rois(heads.compute_roi_losses(features, rois))
 
             heads.ohem_mining_batch_size = batch_size
             peak = peak_memory(mine, device)  # first, because it warms up
@@ -241,11 +218,11 @@ def measure_sweep(
 
 def measure_overlap(
     name: str, networks: dict[str, GeneralizedRCNN], inputs: list[dict], device: str
-) -> StepLine:
+) -> Line:
     """
     Returns:
-        StepLine: how many RoIs mining keeps, and how many of these in half precision as well.
-        Weights are random: of trained ones, losses lie farther apart.
+        Line: how many RoIs mining keeps, and how many of these half precision keeps, too. The
+        weights are random, so losses are close together: a trained model's are farther apart.
     """
     features = extract_features(networks[OHEM], inputs)
     rois = label_rois(networks[OHEM], inputs, device)
@@ -256,7 +233,7 @@ def measure_overlap(
         heads = networks[variant].roi_heads
         heads.box_head.eval()  # or dropout would differ
         torch.manual_seed(0)  # the foreground is a random sample
-        mined = heads.mine_hard_rois(features, rois)
+        mined = heads.select_hard_rois(heads.compute_roi_losses(features, rois))
         heads.box_head.train()
         kept.append({(i, n) for i, x in enumerate(mined) for n in x.number.tolist()})
     return {
@@ -268,119 +245,11 @@ def measure_overlap(
     }
 
 
-def measure_monitor(
-    name: str, network: GeneralizedRCNN, inputs: list[dict], repeats: int, device: str
-) -> StepLine:
+def run(args: argparse.Namespace, device: str, output: Path) -> None:
     """
-    Returns:
-        StepLine: what it takes to show what mining picks, as it is done in every VIS_PERIOD.
+    Measure models one after the other, and write the lines of each as soon as it is done.
     """
-    heads, monitor = network.roi_heads, network.roi_heads.ohem_monitor
-    images = network.preprocess_image(inputs)
-    targets = [x["instances"].to(device) for x in inputs]
-    rois = label_rois(network, inputs, device)
-    period, monitor.period = monitor.period, 1
-
-    def show() -> None:
-        monitor.watch(images, targets)
-        monitor.show(rois, losses, hard, heads.num_classes)
-
-    with EventStorage():  # for the pictures: those in the caller's would stay
-        monitor.watch(images, targets)
-        losses = heads._read_only_roi_losses(extract_features(network, inputs), rois)
-        hard = heads.select_hard_rois(rois, losses)
-        show()  # warms up
-        milliseconds = measure({"picture": show}, repeats)["picture"]
-    monitor.period = period
-    return {"kind": "monitor", "model": name, "ms": milliseconds}
-
-
-# Targets.
-
-
-def check_targets(lines: Sequence[StepLine]) -> list[StepLine]:
-    """
-    Args:
-        lines: of the kind "step".
-
-    Returns:
-        list[StepLine]: a line of the kind "target" for each that concerns them.
-    """
-    by_variant = {(x["model"], x["precision"], x["variant"]): x for x in lines}
-    targets = []
-
-    def add(
-        name: str, line: StepLine, measured: float, limit: float, at_least: bool = False
-    ) -> None:
-        targets.append(
-            {
-                "kind": "target",
-                "name": f"{line['model']}, {line['variant']}, {line['precision']}: {name}",
-                "limit": limit,
-                "at_least": at_least,
-                "measured": measured,
-                "met": measured >= limit if at_least else measured <= limit,
-            }
-        )
-
-    for line in lines:
-        variants = {x.name: x for x in MODELS[line["model"]].variants}
-        variant = variants[line["variant"]]
-        if line["reference"]:
-            continue
-        if variant.is_loss_layer:
-            read_only = by_variant[line["model"], line["precision"], OHEM]
-            ratio = heads_time(line) / heads_time(read_only)
-            name = "time of the RoI heads / with the read-only pass"
-            add(name, line, ratio, MIN_LOSS_LAYER_RATIO, at_least=True)
-            continue
-        if variant.max_ratio is not None:
-            add("time / reference", line, line["ratio"], variant.max_ratio)
-        add("peak memory / reference", line, line["memory_ratio"], MAX_MEMORY_RATIO)
-        share = line["parts"][LOSS_AND_SELECTION] / sum(line["parts"].values())
-        add("share of loss and selection", line, share, MAX_SELECTION_SHARE)
-    return targets
-
-
-def heads_time(line: StepLine) -> float:
-    """
-    Returns:
-        float: milliseconds of the RoI heads, forward and backward, without what all variants share.
-    """
-    return sum(line["parts"][x] for x in HEADS_PARTS)
-
-
-def make_tables(lines: Sequence[StepLine]) -> str:
-    """
-    Returns:
-        str: all of the output, in Markdown.
-    """
-    steps, sweeps, overlaps, monitors, targets = (
-        [x for x in lines if x["kind"] == kind]
-        for kind in ("step", "sweep", "overlap", "monitor", "target")
-    )
-    parts = parts_tables(steps)
-    blocks = []
-    for title, table in step_tables(steps).items():
-        blocks += [title, table, "Its parts, in ms and as shares of the step.", parts[title]]
-    if sweeps:
-        blocks += ["Mining one image, by the number of RoIs.", sweep_table(sweeps)]
-    if overlaps:
-        blocks += ["RoIs that mining in half precision keeps as well.", overlap_table(overlaps)]
-    if monitors:
-        blocks += ["To show what mining picks.", monitor_table(monitors)]
-    blocks += ["Targets.", targets_table(targets)]
-    missed = [x["name"] for x in targets if not x["met"]]
-    return "\n\n".join([*blocks, f"Missed: {'; '.join(missed) or 'none'}."]) + "\n"
-
-
-def run(args: argparse.Namespace, device: str) -> list[StepLine]:
-    """
-    Returns:
-        list[StepLine]: of all kinds. Those of a model are written as soon as it is done.
-    """
-    origin = provenance()
-    lines: list[StepLine] = []
+    origin = provenance()  # before files are edited while it runs
     passes = len(args.precisions) * (1 + args.repeats)
     bar = tqdm(total=passes * sum(len(MODELS[x].variants) for x in args.models), unit="step")
     for name in args.models:
@@ -388,77 +257,80 @@ def run(args: argparse.Namespace, device: str) -> list[StepLine]:
         bar.set_description(name)
         inputs = make_inputs(model, args.images)
         networks = build_variants(model, inputs, device)
-        of_model = []
+        lines = []
         for precision in args.precisions:
-            with use_tf32(precision == "tf32"):
-                of_model += measure_steps(
-                    name, model, networks, inputs, precision, args.repeats, device, bar
-                )
-        of_model += check_targets(of_model)
-        with use_tf32(False):
-            if HALF in networks:
-                of_model.append(measure_overlap(name, networks, inputs, device))
-            if model.has_sweep:
-                step_ms = next(x["ms"] for x in of_model if x.get("variant") == OHEM)
-                monitor = measure_monitor(name, networks[OHEM], inputs, args.repeats, device)
-                of_model.append({**monitor, "step_ms": step_ms})
-                # On a CPU it takes seconds, and so once is enough.
-                repeats = 1 if device == "cpu" else args.repeats
-                of_model += measure_sweep(name, model, networks[OHEM], repeats, device)
-        del networks  # before the next are built: the memory
-        lines += [{**x, **origin} for x in of_model]
-        write(lines, args.output)
+            lines += measure_steps(
+                name, model, networks, inputs, precision, args.repeats, device, bar
+            )
+        if HALF in networks:
+            lines.append(measure_overlap(name, networks, inputs, device))
+        if model.has_sweep:
+            # On a CPU it takes seconds, so once is enough.
+            repeats = 1 if device == "cpu" else args.repeats
+            lines += measure_sweep(name, model, networks[OHEM], repeats, device)
+        del networks  # frees the memory for the next
+        write([{**x, **origin} for x in lines], output)
     bar.close()
-    return lines
 
 
-def write(lines: Sequence[StepLine], output: Path) -> None:
+def write(lines: Sequence[Line], output: Path) -> None:
+    """
+    Write lines to a file, in place of those of the same model and machine.
+    """
+    recorded = output.read_text().splitlines() if output.exists() else []
+    keys = {(x["model"], x["machine"]) for x in lines}
+    others = [x for x in map(json.loads, recorded) if (x["model"], x["machine"]) not in keys]
     with atomic_file(output) as path:
-        path.write_text("".join(json.dumps(x) + "\n" for x in lines))
+        path.write_text("".join(json.dumps(x) + "\n" for x in [*others, *lines]))
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     on_gpu = device == "cuda"
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--models", nargs="+", choices=MODELS, default=list(MODELS), help="by default all"
+        "--models", nargs="+", choices=MODELS, default=list(MODELS), help="default: all"
     )
     parser.add_argument(
         "--repeats",
         type=int,
         default=20 if on_gpu else 3,
-        help="of each measurement; by default 20 on a GPU, and 3 on a CPU",
+        help="of each measurement (default: 20 on a GPU, 3 on a CPU)",
     )
     parser.add_argument(
         "--images",
         type=int,
         default=2 if on_gpu else 1,
-        help="a step; by default 2 on a GPU, and 1 on a CPU",
+        help="per step (default: 2 on a GPU, 1 on a CPU)",
     )
     parser.add_argument(
         "--precisions",
         nargs="+",
         choices=PRECISIONS,
         default=list(PRECISIONS if on_gpu else PRECISIONS[:1]),
-        help="by default all on a GPU, and float32 on a CPU",
+        help="default: all on a GPU, float32 on a CPU",
     )
     parser.add_argument(
-        "--output",
-        type=Path,
-        default=OUTPUT,
-        help="a file of JSON lines, by default benchmarks/results/step_time.jsonl",
+        "--trial",
+        action="store_true",
+        help=f"accept a changed work tree, and write to output/{FILE}, which the report does not "
+        f"read, instead of benchmarks/results/{FILE}",
     )
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     if min(args.images, args.repeats) < 1:
-        sys.exit("step_time.py: --images and --repeats must be 1 or more.")
-    args.output.parent.mkdir(parents=True, exist_ok=True)
+        raise InputError("--images and --repeats must be 1 or more.")
+    if not args.trial:
+        require_clean_commit()
+    folder = ROOT / "output" if args.trial else RESULTS
+    folder.mkdir(parents=True, exist_ok=True)
     with EventStorage():  # that models log in
-        lines = run(args, device)
-    print(make_tables(lines), end="")
+        run(args, device, folder / FILE)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as e:
+        sys.exit(f"step_time: {e}")
