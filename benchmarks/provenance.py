@@ -16,7 +16,7 @@ from detectron2 import __version__ as detectron2_version
 
 from ohem_d2.utils import InputError
 
-__all__ = ["RESULTS", "ROOT", "provenance", "read_results", "require_clean_commit"]
+__all__ = ["RESULTS", "ROOT", "made_by", "provenance", "read_results", "require_clean_commit"]
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks/results"
@@ -105,3 +105,15 @@ def read_results(folder: Path, pattern: str, key: Sequence[str]) -> pd.DataFrame
     for row in results[results.duplicated(list(key))].to_dict("records"):
         raise InputError(f"{row['where']} repeats the result of {[row[x] for x in key]}.")
     return results
+
+
+def made_by(command: str, results: pd.DataFrame) -> str:
+    """
+    Returns:
+        str: the line below a table: how and where its results were made.
+    """
+    values = {x: ", ".join(sorted(set(results[x]))) for x in PROVENANCE}
+    return (
+        f"<sub>`{command}`; {values['machine']}; commit {values['commit']}; "
+        f"PyTorch {values['torch']}; detectron2 {values['detectron2']}; {values['date']}</sub>"
+    )

@@ -38,6 +38,7 @@ class Dataset(NamedTuple):
     """
 
     title: str
+    detector: str
     config: str  # in configs/
     options: Options
     folder: Optional[str] = None  # of --data, in the layout of PASCAL VOC. None: generated
@@ -75,8 +76,11 @@ class Experiment(NamedTuple):
         return [Run(d, r, s) for s in self.seeds for d in self.datasets for r in self.recipes]
 
 
+SQUEEZENET = "Faster R-CNN, SqueezeNet"
+
 PLAYING_CARDS = Dataset(
     "Playing cards",
+    SQUEEZENET,
     "benchmarks/faster_rcnn_SqueezeNet.yaml",
     {"MODEL.ROI_HEADS.NUM_CLASSES": 6},
     folder="cards",
@@ -87,6 +91,7 @@ PLAYING_CARDS = Dataset(
 
 BLOOD_CELLS = Dataset(
     "Blood cells",
+    SQUEEZENET,
     "benchmarks/faster_rcnn_SqueezeNet.yaml",
     {
         "MODEL.ROI_HEADS.NUM_CLASSES": 3,
@@ -108,7 +113,7 @@ DATASETS = {
     "cards": PLAYING_CARDS,
     "bccd": BLOOD_CELLS,
     "bccd-rare": BLOOD_CELLS._replace(
-        title="Blood cells, red ones as background",
+        title="Rare blood cells",
         options={
             **BLOOD_CELLS.options,
             "MODEL.ROI_HEADS.NUM_CLASSES": 2,
@@ -119,6 +124,7 @@ DATASETS = {
     ),
     "clutter": Dataset(
         "The demo's synthetic images",
+        "Faster R-CNN, part of ResNet-18, not pretrained",
         "demo/faster_rcnn_R_18.yaml",
         # Half of the demo's images per step, and the iterations of the photographs.
         {

@@ -21,13 +21,17 @@ def results_file(folder: Path, dataset: str) -> Path:
 def read_runs(folder: Path) -> pd.DataFrame:
     """
     Returns:
-        pd.DataFrame: a row per run, with the fields that benchmarks.sampling.run writes.
+        pd.DataFrame: a row per run, with the fields that benchmarks.sampling.run writes. A run that
+        diverged has an AP of 0: to leave it out would be to compare on the seeds that a recipe
+        survives.
 
     Raises:
         InputError: if a line is not of a run that could be made today: an unknown dataset or
             recipe, other options, or another config.
     """
     runs = read_results(folder, "sampling_*.jsonl", Run._fields)
+    if runs.empty:
+        return runs
     for line in runs.to_dict("records"):
         run = Run(*(line[x] for x in Run._fields))
         for kind, name, known in (
@@ -50,4 +54,7 @@ def read_runs(folder: Path) -> pd.DataFrame:
                 f"{line['where']} was recorded with another configs/{config} than today's. Delete "
                 "the line."
             )
+        if pd.isna(line["AP"]) == pd.isna(line["diverged_at"]):
+            raise InputError(f"{line['where']} has no AP, and did not diverge, or has both.")
+    runs[["AP", "AP50"]] = runs[["AP", "AP50"]].astype(float).fillna(0.0)
     return runs

@@ -1,0 +1,108 @@
+"""
+Make docs/results.md, docs/results_full.md and their pictures from benchmarks/results/.
+
+    python -m benchmarks.report
+
+The text is in benchmarks/templates/. Every number comes from the recorded results, those in
+sentences, too.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+
+from benchmarks.plots import draw_differences, draw_losses, draw_parts
+from benchmarks.provenance import RESULTS, ROOT
+from benchmarks.sampling import tables as sampling
+from benchmarks.sampling.experiments import DATASETS, EXPERIMENTS, RECIPES
+from benchmarks.sampling.results import read_runs
+from benchmarks.step_time import tables as step_time
+from ohem_d2.utils import InputError, atomic_file
+
+TEMPLATES = ROOT / "benchmarks/templates"
+
+
+def template_values(runs: pd.DataFrame, steps: pd.DataFrame) -> dict[str, Any]:
+    """
+    Returns:
+        dict[str, Any]: the variables and functions of the templates.
+    """
+    comparisons = sampling.compare_with_random(runs)
+
+    def difference(dataset: str, recipe: str, reference: str) -> str:
+        ap = sampling.ap_by_seed(runs, dataset, (recipe, reference))
+        return sampling.paired_difference(ap[recipe], ap[reference]).text
+
+    def foreground_share(dataset: str) -> str:
+        share = runs[runs["dataset"] == dataset]["foreground_share"].mean()
+        return f"{100 * share:.0f} %"
+
+    def step_ratio(model: str, variant: str) -> str:
+        return f"{step_time.step(steps, model=model, variant=variant)['ratio']:.2f}"
+
+    return {
+        "comparisons": comparisons,
+        "summary": sampling.summary_table(comparisons),
+        "equal_iterations": sampling.verdict(comparisons, "difference"),
+        "equal_time": sampling.verdict(comparisons, "longer_difference"),
+        "experiment": lambda name: sampling.experiment_tables(runs, name),
+        "difference": difference,
+        "foreground_share": foreground_share,
+        "recipes": sampling.recipes_table(),
+        "step_ratio": step_ratio,
+        "step_table": step_time.step_table(steps),
+        "parts_table": step_time.parts_table(steps),
+        "sweep_table": step_time.sweep_table(steps),
+        "overlap": step_time.overlap(steps),
+    }
+
+
+def draw_pictures(runs: pd.DataFrame, steps: pd.DataFrame, docs: Path) -> None:
+    random, *others = EXPERIMENTS["main"].recipes
+    differences, losses = {}, {}
+    for dataset in EXPERIMENTS["main"].datasets:
+        title = DATASETS[dataset].title
+        ap = sampling.ap_by_seed(runs, dataset, (random, *others))
+        rows = {RECIPES[x].title: sampling.paired_difference(ap[x], ap[random]) for x in others}
+        rows = {k: x for k, x in rows.items() if x.values}
+        if rows:
+            differences[title] = rows
+            # Longer runs have other iterations.
+            points = sampling.mean_roi_loss(runs, dataset, (random, *others[:-1]))
+            losses[title] = points.replace({"recipe": {k: x.title for k, x in RECIPES.items()}})
+    xlabel = "difference in AP to random sampling at equal iterations"
+    draw_differences(docs / "results_main.png", xlabel, differences)
+    draw_losses(docs / "results_mean_roi_loss.png", losses)
+    draw_parts(docs / "results_step_time.png", steps[steps["kind"] == "step"])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the recorded results")
+    parser.add_argument("--output", type=Path, default=ROOT / "docs", help="the folder to write to")
+    args = parser.parse_args(arguments)
+    runs, steps = read_runs(args.results), step_time.read_steps(args.results)
+    for lines, command in ((runs, "sampling.compare"), (steps, "step_time.run")):
+        if lines.empty:
+            raise InputError(f"{args.results} has no results of benchmarks.{command}.")
+    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
+    values = template_values(runs, steps)
+    draw_pictures(runs, steps, args.output)
+    for template in sorted(TEMPLATES.glob("*.md")):
+        page = environment.from_string(template.read_text(encoding="utf-8")).render(values)
+        with atomic_file(args.output / template.name) as file:
+            file.write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as e:
+        sys.exit(f"report: {e}")
