@@ -101,7 +101,7 @@ def read_results(folder: Path, pattern: str, key: Sequence[str]) -> pd.DataFrame
             if line["commit"].endswith("+"):
                 raise InputError(f"{where} was recorded from a changed work tree: delete the line.")
             lines.append(line)
-    results = pd.DataFrame(lines, columns=None if lines else [*key, *PROVENANCE, "where"])
+    results = pd.DataFrame(lines, columns=None if lines else [*{*key, *PROVENANCE, "where"}])
     for row in results[results.duplicated(list(key))].to_dict("records"):
         raise InputError(f"{row['where']} repeats the result of {[row[x] for x in key]}.")
     return results

@@ -16,16 +16,14 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from statistics import mean
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
 from detectron2 import __version__ as detectron2_version
 from detectron2.config import CfgNode
 from detectron2.layers import batched_nms
-from detectron2.modeling import GeneralizedRCNN, build_model
-from detectron2.structures import Boxes, Instances
-from torch import Tensor
+from detectron2.modeling import GeneralizedRCNN
 from tqdm import tqdm
 
 from benchmarks.measure import make_table, measure
@@ -43,12 +41,6 @@ from ohem_d2.utils import atomic_file
 
 # Multi-scale test; iterative box regression and voting.
 ROWS = ((False, False), (True, False), (False, True), (True, True))
-
-# A model as heavy as the paper's, on one image of the size that it is tested on.
-HEAVY_CONFIG = ROOT / "configs/PascalVOC-Detection/fast_rcnn_VGG16_ohem.yaml"
-HEAVY_IMAGE = (600, 800)
-HEAVY_NUM_PROPOSALS = 2000
-HEAVY_NUM_BOXES = (2000, 5000, 10_000)
 
 
 def load_images(cfg: CfgNode, count: int) -> Iterator[tuple[list[dict], ...]]:
@@ -117,18 +109,13 @@ def time_merging(
     plain_input: dict[str, Any],
     tta_input: dict[str, Any],
     repeats: int,
-    made_boxes: Optional[tuple[Tensor, Tensor, Tensor]] = None,
 ) -> Merging:
     """
     Args:
         plain_input, tta_input (dict): of the same image.
-        made_boxes: boxes, scores and classes to merge instead of the predicted ones.
     """
     inputs, transforms = tta._get_augmented_inputs(tta_input)
-    if made_boxes is None:
-        predictions = tta._batch_inference(inputs)
-    else:
-        predictions = spread(made_boxes, inputs, transforms)
+    predictions = tta._batch_inference(inputs)
     # Everything that follows the forward passes, without them.
     with mock.patch.object(tta, "_batch_inference", return_value=predictions):
         boxes = tta._get_augmented_boxes(inputs, transforms)
@@ -146,28 +133,6 @@ def time_merging(
     return Merging(len(boxes[0]), **times)
 
 
-def spread(
-    boxes: tuple[Tensor, Tensor, Tensor], inputs: list[dict[str, Any]], transforms: list
-) -> list[Instances]:
-    """
-    Returns:
-        list[Instances]: the boxes as predictions, an equal part of them on each of the inputs.
-    """
-    predictions = []
-    for i, (augmented, transform) in enumerate(zip(inputs, transforms, strict=True)):
-        part, scores, classes = (x[i :: len(inputs)] for x in boxes)
-        mapped = torch.from_numpy(transform.apply_box(part.cpu().numpy())).to(part)
-        predictions.append(
-            Instances(
-                augmented["image"].shape[1:],
-                pred_boxes=Boxes(mapped),
-                scores=scores,
-                pred_classes=classes,
-            )
-        )
-    return predictions
-
-
 def time_merging_of_images(
     cfg: CfgNode, model: GeneralizedRCNN, num_images: int, repeats: int
 ) -> Merging:
@@ -181,39 +146,10 @@ def time_merging_of_images(
     return Merging(*map(mean, zip(*results, strict=True)))
 
 
-def time_merging_of_heavy_model(device: str, repeats: int) -> list[Merging]:
-    """
-    Returns:
-        list[Merging]: for each of HEAVY_NUM_BOXES. The model's weights are random, so it merges
-        synthetic boxes instead of its own.
-    """
-    cfg = load_config(str(HEAVY_CONFIG))
-    cfg.MODEL.DEVICE = device
-    model = build_model(cfg).eval()
-    tta = build_test_time_model(with_test_time_options(cfg, True, True), model)
-    height, width = HEAVY_IMAGE
-    proposals, objectness, _ = make_boxes(HEAVY_NUM_PROPOSALS, 1, height, width)
-    record = {
-        "image": torch.randint(256, (3, height, width), dtype=torch.uint8),
-        "height": height,
-        "width": width,
-        "proposals": Instances(
-            HEAVY_IMAGE, proposal_boxes=Boxes(proposals), objectness_logits=objectness
-        ),
-    }
-    results = []
-    for count in tqdm(HEAVY_NUM_BOXES, HEAVY_CONFIG.stem, unit="row"):
-        made = make_boxes(count, cfg.MODEL.ROI_HEADS.NUM_CLASSES, height, width)
-        made = tuple(x.to(device) for x in made)
-        results.append(time_merging(model, tta, record, record, repeats, made))
-    return results
-
-
-def merging_table(results: list[tuple[str, Merging]]) -> str:
+def merging_table(x: Merging) -> str:
     return make_table(
         [
             {
-                "model": name,
                 "boxes": f"{x.num_boxes:,.0f}",
                 "one scale, ms": f"{x.forward:.1f}",
                 "mapping, ms": f"{x.mapping:.2f}",
@@ -221,28 +157,9 @@ def merging_table(results: list[tuple[str, Merging]]) -> str:
                 "NMS alone, ms": f"{x.nms:.2f}",
                 "mapping, NMS and voting / one scale": f"{(x.mapping + x.merging) / x.forward:.1%}",
             }
-            for name, x in results
-        ]
+        ],
+        num_left=0,
     )
-
-
-def make_boxes(
-    count: int, num_classes: int, height: int, width: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """
-    Returns:
-        boxes (R, 4), scores (R,) and classes (R,), in clusters of about 50, as on objects.
-    """
-    generator = torch.Generator().manual_seed(0)
-    num_objects = max(count // 50, 1)
-    size = torch.tensor([width, height])
-    centers = size * torch.rand(num_objects, 2, generator=generator)
-    classes = torch.randint(num_classes, (num_objects,), generator=generator)
-    objects = torch.randint(num_objects, (count,), generator=generator)
-    centers = centers[objects] + 8 * torch.randn(count, 2, generator=generator)
-    half = 30 * torch.exp(0.2 * torch.randn(count, 2, generator=generator))
-    boxes = torch.cat([centers - half, centers + half], dim=1)
-    return boxes, torch.rand(count, generator=generator), classes[objects]
 
 
 def run(args: argparse.Namespace) -> str:
@@ -262,14 +179,9 @@ def run(args: argparse.Namespace) -> str:
     check_inputs(with_test_time_options(cfg, True, True), eval_only=True)
     model = load_model(cfg)
 
-    config = Path(args.config_file).stem
     num_images = min(args.images, len(build_test_loader(cfg, cfg.DATASETS.TEST[0])))
     rows = time_rows(cfg, model, num_images, args.repeats)
-    merging = [(config, time_merging_of_images(cfg, model, num_images, args.repeats))]
-    merging += [
-        (f"{HEAVY_CONFIG.stem}, synthetic boxes", x)
-        for x in time_merging_of_heavy_model(device, args.repeats)
-    ]
+    merging = time_merging_of_images(cfg, model, num_images, args.repeats)
 
     views = len(cfg.TEST.AUG.MIN_SIZES) * (1 + cfg.TEST.AUG.FLIP)
     name = torch.cuda.get_device_name() if device.startswith("cuda") else "CPU"
@@ -287,9 +199,7 @@ What each row of the paper's table costs, the mean over the first {num_images} i
 
 {rows}
 
-What follows the forward passes of the last row, beside a forward pass of one scale without flip. \
-{HEAVY_CONFIG.stem} has random weights, an image of {" x ".join(map(str, HEAVY_IMAGE))} pixels \
-with {HEAVY_NUM_PROPOSALS:,} proposals, and synthetic boxes in clusters of 50.
+What follows the forward passes of the last row, beside a forward pass of one scale without flip:
 
 {merging_table(merging)}
 """

@@ -159,6 +159,7 @@ def make_lab(monkeypatch, tmp_path, clean):
             **made._asdict(),
             "options": options_of(made),
             "config": config_digest(DATASETS[made.dataset].config),
+            **{"AP": 40.0, "AP50": 70.0, "diverged_at": None},
             **dict.fromkeys(provenance.PROVENANCE, "abc"),
         }
         (folder / "result.json").write_text(json.dumps(result, indent=2))

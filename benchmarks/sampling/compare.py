@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,11 +31,11 @@ from tqdm import tqdm
 
 from benchmarks.provenance import RESULTS, ROOT, require_clean_commit
 from benchmarks.sampling.datasets import check_data
-from benchmarks.sampling.experiments import CONFIGS, DATASETS, EXPERIMENTS, Run, num_iterations
+from benchmarks.sampling.experiments import CONFIGS, DATASETS, EXPERIMENTS, Run
 from benchmarks.sampling.results import read_runs, results_file
 from ohem_d2.data.datasets.clutter import generate_clutter
 from ohem_d2.engine import InputError, load_config
-from ohem_d2.utils import atomic_file, read_metrics
+from ohem_d2.utils import atomic_file
 
 SQUEEZENET = CONFIGS / "benchmarks/faster_rcnn_SqueezeNet.yaml"
 OUTPUT = ROOT / "output/compare_sampling"
@@ -74,23 +74,16 @@ class Lab:
             InputError: if a run fails, after those that are under way have ended.
         """
         self.results.mkdir(parents=True, exist_ok=True)
-        iterations = {run: num_iterations(run) for run in runs}
-        with (
-            ThreadPoolExecutor(self.jobs) as pool,
-            tqdm(total=sum(iterations.values()), unit="it", smoothing=0) as bar,
-        ):
+        with ThreadPoolExecutor(self.jobs) as pool:
             futures = [pool.submit(self._make, run) for run in runs]
-            pending = set(futures)
-            while pending and not any(x.done() and x.exception() for x in futures):
-                _, pending = wait(futures, timeout=1, return_when=FIRST_EXCEPTION)
-                bar.update(sum(min(self._progress(x), iterations[x]) for x in runs) - bar.n)
-            pool.shutdown(cancel_futures=True)
-        for future in futures:
-            if not future.cancelled() and future.exception():
-                raise future.exception()
+            try:
+                for future in tqdm(as_completed(futures), total=len(futures), unit="run"):
+                    future.result()
+            finally:
+                pool.shutdown(cancel_futures=True)
 
     def _make(self, run: Run) -> None:
-        folder = self._folder(run)
+        folder = self.output / run.dataset / f"{run.recipe}, seed {run.seed}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         command = [
@@ -121,16 +114,6 @@ class Lab:
             file.write(line + "\n")
         for checkpoint in folder.glob("*.pth"):
             checkpoint.unlink()
-
-    def _progress(self, run: Run) -> int:
-        """
-        Returns:
-            int: about how many iterations a run has done.
-        """
-        return max((int(x["iteration"]) + 1 for x in read_metrics(self._folder(run))), default=0)
-
-    def _folder(self, run: Run) -> Path:
-        return self.output / run.dataset / f"{run.recipe}, seed {run.seed}"
 
 
 def convert_classifier(classifier: Path, weights: Path) -> None:

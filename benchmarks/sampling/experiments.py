@@ -11,8 +11,6 @@ from typing import Any, NamedTuple, Optional
 
 from detectron2.config import CfgNode
 
-from ohem_d2.engine import load_config
-
 __all__ = [
     "CONFIGS",
     "DATASETS",
@@ -23,7 +21,6 @@ __all__ = [
     "Recipe",
     "Run",
     "config_digest",
-    "num_iterations",
     "options_of",
 ]
 
@@ -195,11 +192,6 @@ def options_of(run: Run) -> dict[str, Any]:
         dict[str, Any]: everything that a run sets over the dataset's config.
     """
     return {**DATASETS[run.dataset].options, **RECIPES[run.recipe].options}
-
-
-def num_iterations(run: Run) -> int:
-    cfg = load_config(str(CONFIGS / DATASETS[run.dataset].config))
-    return options_of(run).get("SOLVER.MAX_ITER", cfg.SOLVER.MAX_ITER)
 
 
 @cache  # every recorded line is compared with it

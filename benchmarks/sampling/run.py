@@ -26,7 +26,6 @@ from benchmarks.sampling.experiments import (
     RECIPES,
     Run,
     config_digest,
-    num_iterations,
     options_of,
 )
 from ohem_d2.engine import fall_back_to_cpu, load_config
@@ -147,8 +146,8 @@ def main() -> None:
     run = Run(args.dataset, args.recipe, args.seed)
     dataset = DATASETS[run.dataset]
     train, test = register(run.dataset, args.data)
-    iterations = num_iterations(run)
     config_file = str(CONFIGS / dataset.config)
+    iterations = load_config(config_file, to_opts(options_of(run))).SOLVER.MAX_ITER
     shared = {
         **dataset.options,
         "DATASETS.TRAIN": (train,),

@@ -93,16 +93,16 @@ def step_ratio(runs: pd.DataFrame, dataset: str, recipe: str, references: Sequen
 
 class Comparison(NamedTuple):
     """
-    OHEM beside random sampling: a row of the first table of docs/results.md. The APs are means over
-    the seeds that ran with both.
+    OHEM beside random sampling: a row of the first table of docs/results.md, with the AP by seed,
+    of the seeds that ran with both.
     """
 
     dataset: str
     iterations: int
-    random: float
-    mined: float
+    random: pd.Series
+    mined: pd.Series  # at equal iterations
     difference: Difference
-    longer: float  # AP of random sampling at equal time
+    longer: pd.Series  # random sampling at equal time, NaN where a run is missing
     longer_difference: Difference  # OHEM's AP minus that
     step_ratio: float
 
@@ -125,10 +125,10 @@ def compare_with_random(runs: pd.DataFrame) -> list[Comparison]:
                 Comparison(
                     dataset,
                     int(these["iterations"].iloc[0]),
-                    ap[random].mean(),
-                    ap[mined].mean(),
+                    ap[random],
+                    ap[mined],
                     paired_difference(ap[mined], ap[random]),
-                    ap[longer].mean(),
+                    ap[longer],
                     paired_difference(ap[mined], ap[longer]),
                     step_ratio(runs, dataset, mined, (random, longer)),
                 )
@@ -141,11 +141,11 @@ def summary_table(comparisons: Sequence[Comparison]) -> str:
         {
             "dataset": f"{DATASETS[x.dataset].title}, {x.iterations:,} iterations",
             "detector": DATASETS[x.dataset].detector,
-            "AP, random": f"{x.random:.1f}",
-            "AP, OHEM, equal iterations": f"{x.mined:.1f}",
+            "AP, random": _mean_and_deviation(x.random),
+            "AP, OHEM, equal iterations": _mean_and_deviation(x.mined),
             "difference (95 % interval)": x.difference.text,
             "n": len(x.difference.values),
-            "AP, random, equal time": _number(x.longer),
+            "AP, random, equal time": _mean_and_deviation(x.longer.dropna()),
             "step time ratio": _number(x.step_ratio, 2),
         }
         for x in comparisons
@@ -261,7 +261,7 @@ def _number(x: float, digits: int = 1) -> str:
 
 def _mean_and_deviation(values: pd.Series) -> str:
     deviation = f" ± {values.std():.1f}" if len(values) > 1 else ""
-    return f"{values.mean():.1f}{deviation}"
+    return _number(values.mean()) + deviation
 
 
 def _kept(runs: pd.DataFrame) -> str:
