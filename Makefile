@@ -1,5 +1,6 @@
 # make demo: train and evaluate a detector with and without OHEM; then open output/demo/index.html
-# make test: run the tests
+# make test: run all tests, one process per core, at most WORKERS=4
+# make test-fast: run the quick ones, while you write: under a minute, nothing is trained
 # make zoo:  have the OHEM twin of every config in detectron2's model zoo train and infer
 # make lint: check style and types
 # make ablation WEIGHTS=model_final.pth CONFIG=configs/demo/faster_rcnn_R_18_ohem.yaml: what multiple
@@ -25,15 +26,21 @@ PYTHON ?= python3
 DETECTRON2 ?=
 
 OUTPUT ?= output/ablation
+WORKERS ?= 4
 
-.PHONY: demo test zoo lint ablation bench results screenshots setup
+.PHONY: demo test test-fast zoo lint ablation bench results screenshots setup
 
 demo: setup
 	@# -W ignore: PyTorch warns of what detectron2 0.5 uses.
 	.venv/bin/python -W ignore tools/demo.py
 
+PYTEST = .venv/bin/python -m pytest -n auto --maxprocesses $(WORKERS) --dist worksteal
+
 test: setup
-	.venv/bin/python -m pytest
+	$(PYTEST)
+
+test-fast: setup
+	$(PYTEST) -m "not slow"
 
 zoo: setup
 	@.venv/bin/python -W ignore tools/zoo.py
