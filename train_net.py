@@ -20,7 +20,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ohem_d2 import OHEMMixin
-from ohem_d2.checkpoint import AtomicCheckpointer, StrictCheckpointer, WeightsError
+from ohem_d2.checkpoint import AtomicCheckpointer, StrictCheckpointer
 from ohem_d2.data import build_train_loader
 from ohem_d2.engine import (
     AccumulatingTrainer,
@@ -119,7 +119,7 @@ def describe_sampling(cfg):
 def main(args):
     try:
         return run(setup(args), args)
-    except (ImageTooLargeError, InputError, WeightsError) as e:
+    except (ImageTooLargeError, InputError) as e:
         sys.exit(f"train_net.py: {e}")
 
 

@@ -31,7 +31,7 @@ from measure import make_table, measure, peak_memory
 from torch import Tensor
 from tqdm import tqdm
 
-from ohem_d2.checkpoint import StrictCheckpointer, WeightsError
+from ohem_d2.checkpoint import load_model
 from ohem_d2.data import build_test_loader
 from ohem_d2.engine import InputError, check_inputs, fall_back_to_cpu, load_config
 from ohem_d2.modeling import (
@@ -369,7 +369,7 @@ def run(args: argparse.Namespace) -> str:
         str: all tables, in Markdown.
 
     Raises:
-        ImageTooLargeError, InputError, WeightsError: for what cannot be used.
+        ImageTooLargeError, InputError: for what cannot be used.
     """
     cfg = load_config(args.config_file, args.opts)
     fall_back_to_cpu(cfg)
@@ -378,8 +378,7 @@ def run(args: argparse.Namespace) -> str:
     cfg.MODEL.WEIGHTS = args.weights
     cfg.DATALOADER.NUM_WORKERS = 0  # they would take the model's cores
     check_inputs(with_test_time_options(cfg, True, True), eval_only=True)
-    model = build_model(cfg).eval()
-    StrictCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    model = load_model(cfg)
 
     config = Path(args.config_file).stem
     num_images = min(args.images, len(build_test_loader(cfg, cfg.DATASETS.TEST[0])))
@@ -444,7 +443,7 @@ def main() -> None:
     try:
         with torch.no_grad():
             text = run(args)
-    except (ImageTooLargeError, InputError, WeightsError) as e:
+    except (ImageTooLargeError, InputError) as e:
         sys.exit(f"test_time.py: {e}")
     print(text, end="")
     if args.output:

@@ -304,7 +304,7 @@ def test_what_is_done_is_not_mixed_with_another_run(run, weights, tmp_path):
         (["--weights", "."], r"\. cannot be read"),
         (["--weights", __file__], "The weights .*test_ablation.py cannot be read"),
         (["--multi-scale-weights", "none.pth"], "MODEL.WEIGHTS is none.pth, which does not"),
-        (["MODEL.ROI_BOX_HEAD.FC_DIM", "8"], r"The weights .* are not of the model that the conf"),
+        (["MODEL.ROI_BOX_HEAD.FC_DIM", "8"], r"The weights .* do not fit the model in the conf"),
         (["DATASETS.TEST", "('clutter_coco_tset',)"], "clutter_coco_tset, which is not registered"),
         (["DATASETS.TEST", "('voc_2007_test',)"], "voc_2007_test .*which does not exist"),
         (["DATASETS.TEST", "()"], "DATASETS.TEST is empty"),

@@ -164,7 +164,7 @@ def error(run, *arguments, **options):
             ["MODEL.ROI_HEADS.NUM_CLASSES", "3"],
             "has 4 classes, and the model 3 (MODEL.ROI_HEADS.NUM_CLASSES)",
         ),
-        ([], ["MODEL.ROI_BOX_HEAD.FC_DIM", "16"], "are not of the model that"),
+        ([], ["MODEL.ROI_BOX_HEAD.FC_DIM", "16"], "do not fit the model in the config"),
         (
             [],
             ["MODEL.META_ARCHITECTURE", "ProposalNetwork"],

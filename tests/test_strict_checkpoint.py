@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from ohem_d2.checkpoint import StrictCheckpointer, WeightsError
+from ohem_d2.checkpoint import StrictCheckpointer
+from ohem_d2.utils import InputError
 
 
 def save(path, model):
@@ -33,17 +34,17 @@ def test_weights_that_match(tmp_path):
 def test_weights_that_do_not_match(tmp_path):
     other_classes = save(tmp_path / "x.pth", model(outputs=5))
     with pytest.raises(
-        WeightsError,
-        match=r"x.pth are not of the model .*: 2.weight is of shape \(5, 4\) in the file, and "
-        r"\(2, 4\) in the model, and 1 more like it. The config has to be",
+        InputError,
+        match=r"x.pth do not fit the model .*: 2.weight has shape \(5, 4\) in the file and "
+        r"\(2, 4\) in the model \(and 1 more\). Use the config",
     ):
         StrictCheckpointer(model()).load(other_classes)
     backbone_alone = save(tmp_path / "y.pth", nn.Sequential(nn.Linear(3, 4)))
-    with pytest.raises(WeightsError, match="1.weight is not in the file, and 5 more like it"):
+    with pytest.raises(InputError, match=r"1.weight is not in the file \(and 5 more\)"):
         StrictCheckpointer(model()).load(backbone_alone)
 
 
-def test_what_is_no_file_of_weights(tmp_path):
+def test_a_file_without_weights(tmp_path):
     (tmp_path / "x.pth").write_text("an html page")
-    with pytest.raises(WeightsError, match=r"x.pth cannot be read: \w+: "):
+    with pytest.raises(InputError, match=r"x.pth cannot be read: \w+: "):
         StrictCheckpointer(model()).load(str(tmp_path / "x.pth"))

@@ -247,7 +247,7 @@ def test_eval_only_augmented(datasets, tmp_path, weights, monkeypatch):
         (["MODEL.WEIGHTS", ""], "MODEL.WEIGHTS is empty: it has to name the weights to evaluate"),
         (
             ["MODEL.ROI_HEADS.NUM_CLASSES", "7"],
-            r"random.pth are not of the model .* \(5, 16\) in the",
+            r"random.pth do not fit the model .* \(5, 16\) in the",
         ),
     ],
 )

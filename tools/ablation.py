@@ -21,11 +21,10 @@ from typing import Any, NamedTuple, Optional
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
-from detectron2.modeling import build_model
 from tabulate import tabulate
 from tqdm import tqdm
 
-from ohem_d2.checkpoint import StrictCheckpointer, WeightsError
+from ohem_d2.checkpoint import load_model
 from ohem_d2.engine import (
     InputError,
     check_inputs,
@@ -176,12 +175,6 @@ def begin(configs: dict[Row, CfgNode], output: Path, stack: ExitStack) -> list[T
     return trials
 
 
-def load_model(cfg: CfgNode) -> torch.nn.Module:
-    model = build_model(cfg)
-    StrictCheckpointer(model).load(cfg.MODEL.WEIGHTS)
-    return model
-
-
 def finish(trials: list[Trial], output: Path) -> None:
     """
     Evaluate all trials that are not done yet.
@@ -287,7 +280,7 @@ def run(args: argparse.Namespace) -> str:
         str: the tables, in Markdown.
 
     Raises:
-        ImageTooLargeError, InputError, WeightsError: for what cannot be used.
+        ImageTooLargeError, InputError: for what cannot be used.
     """
     cfg = load_config(args.config_file, args.opts)
     fall_back_to_cpu(cfg)
@@ -333,7 +326,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         tables = run(args)
-    except (ImageTooLargeError, InputError, WeightsError) as e:
+    except (ImageTooLargeError, InputError) as e:
         sys.exit(f"ablation.py: {e}")
     except KeyboardInterrupt:
         sys.exit(

@@ -24,7 +24,8 @@ from tqdm import tqdm
 import ohem_d2  # noqa: F401  (registers the datasets)
 from ohem_d2.data.proposal_file import make_proposals, write_proposals
 from ohem_d2.data.selective_search import MODES, import_segmentation, selective_search
-from ohem_d2.engine.input_checks import InputError, check_dataset
+from ohem_d2.engine import InputError
+from ohem_d2.engine.input_checks import check_dataset
 from ohem_d2.utils.partial_results import PartialResults
 
 MAX_NAMED = 20  # images that are named in an error

@@ -16,7 +16,8 @@ from detectron2.data import DatasetCatalog
 
 import ohem_d2  # noqa: F401  (registers the datasets)
 from ohem_d2.data.proposal_file import check_proposals, make_proposals, write_proposals
-from ohem_d2.engine.input_checks import InputError, check_dataset
+from ohem_d2.engine import InputError
+from ohem_d2.engine.input_checks import check_dataset
 
 
 def read_matlab(path: Path) -> tuple[list[np.ndarray], Optional[list[str]]]:

@@ -21,10 +21,10 @@ from typing import Any, Optional
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import inference_context
-from detectron2.modeling import GeneralizedRCNN, build_model
+from detectron2.modeling import GeneralizedRCNN
 from tqdm import tqdm
 
-from ohem_d2.checkpoint import StrictCheckpointer, WeightsError
+from ohem_d2.checkpoint import load_model
 from ohem_d2.data import build_annotated_loader, get_annotated_dicts
 from ohem_d2.engine import (
     InputError,
@@ -75,8 +75,8 @@ def load_records(cfg: CfgNode, dataset: str) -> list[dict[str, Any]]:
     return records
 
 
-def load_model(cfg: CfgNode) -> GeneralizedRCNN:
-    model = build_model(cfg)
+def load_detector(cfg: CfgNode) -> GeneralizedRCNN:
+    model = load_model(cfg)
     if not isinstance(model, GeneralizedRCNN):
         raise InputError(
             f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}, which has no RoIs."
@@ -85,7 +85,6 @@ def load_model(cfg: CfgNode) -> GeneralizedRCNN:
         check_minable(box_predictors(model.roi_heads)[0])
     except ValueError as e:
         raise InputError(str(e)) from e
-    StrictCheckpointer(model).load(cfg.MODEL.WEIGHTS)
     return model
 
 
@@ -205,7 +204,7 @@ def run(args: argparse.Namespace) -> Path:
     print("1/2 Looking for hard examples", flush=True)
     if examples.num_images < len(records):
         try:
-            find(cfg, load_model(cfg), records, examples, args.nms_thresh)
+            find(cfg, load_detector(cfg), records, examples, args.nms_thresh)
         except ValueError as e:
             raise InputError(str(e)) from e
     print("2/2 Pictures", flush=True)
@@ -246,7 +245,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         page = run(args)
-    except (InputError, WeightsError) as e:
+    except InputError as e:
         sys.exit(f"inspect_hard_examples.py: {e}")
     print(f"Open {page}")
 

@@ -14,10 +14,9 @@ from pathlib import Path
 import torch
 from detectron2.data import DatasetMapper
 from detectron2.data.detection_utils import convert_image_to_rgb
-from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 
-from ohem_d2.checkpoint import StrictCheckpointer, WeightsError
+from ohem_d2.checkpoint import load_model
 from ohem_d2.data import get_annotated_dicts
 from ohem_d2.engine import InputError, check_inputs, fall_back_to_cpu, load_config
 from ohem_d2.modeling import GeneralizedRCNNWithTTA
@@ -42,10 +41,9 @@ def main() -> None:
         cfg = load_config(args.config_file, opts)
         fall_back_to_cpu(cfg)
         check_inputs(cfg, eval_only=True)
-        model = build_model(cfg).eval()
-        StrictCheckpointer(model).load(cfg.MODEL.WEIGHTS)
-    except (InputError, WeightsError) as e:
-        sys.exit(f"draw_test_time.py: {e}")
+        model = load_model(cfg)
+    except InputError as e:
+        sys.exit(f"test_time.py: {e}")
 
     records = get_annotated_dicts(cfg, cfg.DATASETS.TEST[:1], is_train=False)
     resized = DatasetMapper(cfg, is_train=False)

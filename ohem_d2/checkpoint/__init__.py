@@ -1,4 +1,5 @@
 from .atomic_checkpoint import AtomicCheckpointer
-from .strict_checkpoint import StrictCheckpointer, WeightsError
+from .load_model import load_model
+from .strict_checkpoint import StrictCheckpointer
 
-__all__ = ["AtomicCheckpointer", "StrictCheckpointer", "WeightsError"]
+__all__ = ["AtomicCheckpointer", "StrictCheckpointer", "load_model"]

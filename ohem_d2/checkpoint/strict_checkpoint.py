@@ -2,19 +2,15 @@ from typing import Any
 
 from detectron2.checkpoint import DetectionCheckpointer
 
-__all__ = ["StrictCheckpointer", "WeightsError"]
+from ..utils import InputError
 
-
-class WeightsError(ValueError):
-    """
-    Weights cannot be used with the model. The message names them and the remedy.
-    """
+__all__ = ["StrictCheckpointer"]
 
 
 class StrictCheckpointer(DetectionCheckpointer):
     """
-    A :class:`DetectionCheckpointer` for evaluation: weights that the model has and the file has
-    not, or in another shape, would keep their random values, and are an error.
+    A :class:`DetectionCheckpointer` for evaluation: weights of the model that the file lacks, or
+    has in another shape, are an error. :class:`DetectionCheckpointer` leaves them random.
     """
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -22,33 +18,33 @@ class StrictCheckpointer(DetectionCheckpointer):
         Same as :meth:`DetectionCheckpointer.load`.
 
         Raises:
-            WeightsError: if the file cannot be read, or does not have all weights of the model.
+            InputError: if the file cannot be read, or lacks weights of the model.
         """
         self._path = path
         try:
             return super().load(path, *args, **kwargs)
-        except WeightsError:
+        except InputError:
             raise
-        except Exception as e:  # what reading something else raises depends on its bytes
-            raise WeightsError(f"The weights {path} cannot be read: {type(e).__name__}: {e}") from e
+        except Exception as e:  # which exception a broken file raises depends on its bytes
+            raise InputError(f"The weights {path} cannot be read: {type(e).__name__}: {e}") from e
 
     def _load_model(self, checkpoint: Any) -> Any:
         incompatible = super()._load_model(checkpoint)
         problems = {
             name: f"{name} is not in the file"
             for name in incompatible.missing_keys
-            # Batch norm counts its batches, and older files lack the count.
+            # Batch norm counts its batches. Older files lack the count.
             if not name.endswith("num_batches_tracked")
         }
         for name, theirs, ours in incompatible.incorrect_shapes:
             problems[name] = (
-                f"{name} is of shape {tuple(theirs)} in the file, and {tuple(ours)} in the model"
+                f"{name} has shape {tuple(theirs)} in the file and {tuple(ours)} in the model"
             )
         if problems:
             first, *others = problems.values()
-            more = f", and {len(others)} more like it" if others else ""
-            raise WeightsError(
-                f"The weights {self._path} are not of the model that the config describes: {first}"
-                f"{more}. The config has to be the one that they were trained with."
+            more = f" (and {len(others)} more)" if others else ""
+            raise InputError(
+                f"The weights {self._path} do not fit the model in the config: {first}{more}. "
+                "Use the config that they were trained with."
             )
         return incompatible

@@ -1,7 +1,8 @@
+from ..utils import InputError
 from .accumulating_trainer import AccumulatingTrainer
 from .digests import digest, digest_file
 from .import_module import import_module
-from .input_checks import InputError, check_inputs
+from .input_checks import check_inputs
 from .load_config import fall_back_to_cpu, load_config
 
 __all__ = [

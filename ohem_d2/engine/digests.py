@@ -6,7 +6,7 @@ import hashlib
 
 from detectron2.utils.file_io import PathManager
 
-from .input_checks import InputError
+from ..utils import InputError
 
 __all__ = ["digest", "digest_file"]
 

@@ -2,7 +2,7 @@ import importlib
 import os
 import sys
 
-from .input_checks import InputError
+from ..utils import InputError
 
 __all__ = ["import_module"]
 

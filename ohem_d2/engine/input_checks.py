@@ -13,14 +13,9 @@ from detectron2.utils.file_io import PathManager
 from ..data.difficult import check_practice
 from ..data.proposal_file import check_proposals, read_proposals
 from ..modeling.test_time.build import check_test_time_options
+from ..utils import InputError
 
-__all__ = ["InputError", "check_dataset", "check_inputs"]
-
-
-class InputError(ValueError):
-    """
-    The user's input cannot be used. The message names it and the remedy.
-    """
+__all__ = ["check_dataset", "check_inputs"]
 
 
 def check_inputs(cfg: CfgNode, eval_only: bool = False, resume: bool = False) -> None:

@@ -5,7 +5,7 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 
 from ..config import add_ohem_config
-from .input_checks import InputError
+from ..utils import InputError
 
 __all__ = ["fall_back_to_cpu", "load_config"]
 

@@ -1,0 +1,24 @@
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from torch import nn
+
+from .strict_checkpoint import StrictCheckpointer
+
+__all__ = ["load_model"]
+
+
+def load_model(cfg: CfgNode) -> nn.Module:
+    """
+    Args:
+        cfg (CfgNode): a detectron2 config.
+
+    Returns:
+        nn.Module: the model that it describes, with the weights of `cfg.MODEL.WEIGHTS`, in
+        evaluation mode.
+
+    Raises:
+        InputError: if the weights cannot be read, or are not the model's.
+    """
+    model = build_model(cfg).eval()
+    StrictCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    return model
