@@ -19,14 +19,17 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import BitMasks, Boxes, Instances, Keypoints
-from playwright.sync_api import sync_playwright
-from screenshot import NoChromiumError, start_chromium
+from detectron2.utils.events import EventStorage
 
 from ohem_d2 import add_ohem_config
 from ohem_d2.data.datasets.clutter import register_clutter
 from ohem_d2.modeling.roi_heads.box_branch import box_predictors
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+# So that a failed assertion in them shows its values, as in tests.
+pytest.register_assert_rewrite("oracles", "pages")
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = ROOT / "configs"
 NUM_CLASSES = 3
 IMAGE_SIZE = (64, 96)
 INPUT_SHAPE = {
@@ -56,9 +59,21 @@ def load_config(file, *options):
     return cfg
 
 
+def flat(cfg, prefix=""):
+    """
+    Yields:
+        keys, such as "MODEL.OHEM.NMS_THRESH", and values
+    """
+    for key, value in cfg.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
 def heads_config(**options):
     """
-    A config of small heads with OHEM as in the paper.
+    A config of small heads with OHEM that mines from the first iteration.
 
     Args:
         options: keys with "__" for ".", such as MODEL__OHEM__NMS_THRESH=0.5.
@@ -67,7 +82,7 @@ def heads_config(**options):
     add_ohem_config(cfg)
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.ROI_HEADS.NAME = "OHEMROIHeads"
-    cfg.MODEL.OHEM.FOREGROUND = "mined"
+    cfg.MODEL.OHEM.WARMUP_ITERS = 0
     cfg.MODEL.ROI_HEADS.IN_FEATURES = list(INPUT_SHAPE)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = NUM_CLASSES
     cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 16
@@ -196,6 +211,39 @@ def make_features(num_images, seed=0, device="cpu"):
     }
 
 
+OBJECTS, PROPOSALS = (3, 0, 2), (40, 25, 30)
+
+
+def make_inputs(objects=OBJECTS, proposals=PROPOSALS, device="cpu"):
+    targets = make_targets(objects, device=device)
+    return make_features(len(objects), device=device), make_proposals(targets, proposals), targets
+
+
+def train_step(heads, features, proposals, targets):
+    """
+    Returns:
+        the RoIs trained on, the losses, and what is in the event storage
+    """
+    with EventStorage() as storage:
+        rois, losses = heads(None, features, proposals, targets)
+        sum(losses.values()).backward()
+        return rois, losses, {k: v for k, (v, _) in storage.latest().items()}
+
+
+def gradients(heads):
+    return {name: p.grad.clone() for name, p in heads.named_parameters()}
+
+
+def mask_inputs(heads):
+    """
+    Returns:
+        list[Instances]: empty; each forward appends the RoIs that the mask head receives
+    """
+    given = []
+    heads.mask_head.register_forward_pre_hook(lambda _module, args: given.extend(args[1]))
+    return given
+
+
 def use_clutter(root):
     """
     Have the registered clutter datasets of this process be those in the folder `root`.
@@ -289,54 +337,3 @@ def voc(tmp_path):
     yield name
     DatasetCatalog.remove(name)
     MetadataCatalog.pop(name)
-
-
-@pytest.fixture(scope="session")
-def chromium():
-    with sync_playwright() as playwright:
-        try:
-            browser = start_chromium(playwright)
-        except NoChromiumError as e:
-            pytest.skip(str(e))
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def open_page(chromium):
-    """
-    Opens an HTML file in Chromium without a network, and returns its playwright Page. At the end
-    of the test, nothing must have been logged as an error or a warning, no script have failed, no
-    dialog have opened, and nothing have been asked for but files that are there.
-    """
-    problems, contexts = [], []
-
-    def open_page(path, **options):
-        context = chromium.new_context(offline=True, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on(
-            "console",
-            lambda x: problems.append(x.text) if x.type in ("error", "warning") else None,
-        )
-        page.on("pageerror", lambda x: problems.append(str(x)))
-        page.on("dialog", lambda x: (problems.append(f"dialog: {x.message}"), x.dismiss()))
-        page.on("requestfailed", lambda x: problems.append(f"failed: {x.url}"))
-        page.on(
-            "request",
-            lambda x: None if x.url.startswith(("file:", "data:")) else problems.append(x.url),
-        )
-        page.goto(Path(path).resolve().as_uri())
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert not problems
-
-
-def fits_its_window(page):
-    """
-    Whether there is nothing to scroll to the side.
-    """
-    return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

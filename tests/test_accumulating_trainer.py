@@ -12,7 +12,7 @@ from detectron2.utils.events import EventStorage
 from ohem_d2.engine import AccumulatingTrainer
 
 OPTIONS = (
-    *("MODEL.DEVICE", "cpu"),
+    *("MODEL.DEVICE", "cpu", "MODEL.OHEM.WARMUP_ITERS", 0),
     # Statistics of a batch are those of a pass.
     *("MODEL.RESNETS.NORM", "FrozenBN"),
     *("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 0.5),  # so that it clips
@@ -38,7 +38,7 @@ def make_images(count):
 
 def run(make_trainer, images, steps=2):
     # With the paper's OHEM, because a random sample of RoIs depends on what was drawn before.
-    cfg = load_config("demo/faster_rcnn_R_18_ohem_paper.yaml", *OPTIONS)
+    cfg = load_config("demo/faster_rcnn_R_18_ohem.yaml", *OPTIONS)
     torch.manual_seed(0)
     model = build_model(cfg)
     before = copy.deepcopy(model.state_dict())

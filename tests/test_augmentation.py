@@ -7,7 +7,7 @@ from conftest import KEYPOINT_HEAD, MASK_HEAD, devices, load_config
 from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
-from test_box_voting import slow_box_voting
+from oracles import slow_box_voting
 from torch import nn
 
 from ohem_d2.modeling import build_test_time_model

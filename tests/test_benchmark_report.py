@@ -13,16 +13,9 @@ from PIL import Image
 from report_sampling import SamplingReport
 from report_steps import StepReport
 from result_files import ResultError, read_runs, read_steps
+from result_lines import PROVENANCE, run_line
 from sampling_experiments import Dataset, Experiment, Recipe
 from scipy.stats import ttest_rel
-
-PROVENANCE = {
-    "commit": "abc1234",
-    "machine": "CPU, 2 cores",
-    "torch": "2.9.0",
-    "detectron2": "0.6",
-    "date": "2026-01-01",
-}
 
 
 @pytest.fixture(autouse=True)
@@ -67,36 +60,6 @@ def plan(monkeypatch):
             monkeypatch.delitem(there, key)
         for key, value in made.items():
             monkeypatch.setitem(there, key, value)
-
-
-def run_line(dataset, recipe, seed, ap, seconds=100.0, **fields):
-    """
-    A line of a run that diverged at 117 if `ap` is None. Of 20 logged steps, the first two kept 6
-    and 8 foreground RoIs an image, those at the end 10 and 12, all others none.
-    """
-    diverged = ap is None
-    num_fg = [6, 8, *[0] * 16, 10, 12]
-    return {
-        "dataset": dataset,
-        "recipe": recipe,
-        "seed": seed,
-        "options": dict(sampling_experiments.RECIPES[recipe].options),
-        "config": sampling_experiments.config_digest(sampling_experiments.DATASETS[dataset].config),
-        "iterations": 400,
-        "AP": ap,
-        "AP50": None if diverged else 2 * ap,
-        "diverged_at": 117 if diverged else None,
-        "seconds": None if diverged else seconds,
-        "seconds_per_iteration": None if diverged else seconds / 400,
-        "mean_roi_loss": [] if diverged else [[200, 0.6 + seed / 100], [400, 0.4]],
-        "curves": {
-            "iteration": list(range(19, 400, 20)),
-            "num_fg": num_fg,
-            "num_bg": [32 - x for x in num_fg],
-        },
-        **PROVENANCE,
-        **fields,
-    }
 
 
 # Of dogs, seed 3 is not there yet, and neither is "ours" with seed 2.

@@ -4,68 +4,10 @@ import torch
 from conftest import devices
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles import slow_box_voting
 
 from ohem_d2.modeling.test_time import box_voting as module
 from ohem_d2.modeling.test_time.box_voting import SCORING_METHODS, box_voting
-
-
-def iou(a, b):
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    shared = max(width, 0) * max(height, 0)
-    area = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared
-    return shared / area if shared > 0 else 0.0
-
-
-def new_score(s, overlaps, method, beta):
-    """
-    Detectron's formulas, of the voters' scores and IoU.
-    """
-    if method == "AVG":
-        return s.mean()
-    if method == "IOU_AVG":
-        return (s * overlaps).sum() / overlaps.sum()
-    if method == "TEMP_AVG":
-        hot, cold = s ** (1 / beta), (1 - s) ** (1 / beta)
-        return (hot / (hot + cold)).mean()
-    if method == "GENERALIZED_AVG":
-        return (s**beta).mean() ** (1 / beta)
-    if method == "QUASI_SUM":
-        return s.sum() / len(s) ** beta
-    raise AssertionError(method)
-
-
-def slow_box_voting(boxes, scores, classes, nms_thresh, iou_thresh, method, beta):
-    """
-    One pair of boxes at a time.
-
-    Returns:
-        dict: by the index of a kept box, its new box and score.
-    """
-    # NMS, the first of equal scores first
-    keep = []
-    for i in sorted(range(len(boxes)), key=lambda i: -scores[i]):
-        same = [j for j in keep if classes[j] == classes[i]]
-        if all(iou(boxes[i], boxes[j]) <= nms_thresh for j in same):
-            keep.append(i)
-
-    voted = {}
-    for i in keep:
-        voters = [
-            j
-            for j in range(len(boxes))
-            if classes[j] == classes[i] and iou(boxes[i], boxes[j]) >= iou_thresh
-        ]
-        s = np.maximum(scores[voters], 0)
-        box, score = boxes[i], scores[i]
-        if s.sum() > 0:
-            box = (s[:, None] * boxes[voters]).sum(0) / s.sum()
-        if method != "ID" and voters:
-            overlaps = np.array([iou(boxes[i], boxes[j]) for j in voters])
-            score = new_score(s, overlaps, method, beta)
-        voted[i] = box, score
-    return voted
-
 
 # Boxes on a coarse grid, so that many overlap, some have no area and IoUs are exact; and scores of
 # which some are equal, zero or negative.

@@ -12,11 +12,14 @@ from pathlib import Path
 
 import compare_runs
 import pytest
-from conftest import fits_its_window, make_voc, use_clutter
+from conftest import ROOT, make_voc, use_clutter
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from test_train_net import CONFIG, ROOT, TINY
+from pages import fits_its_window
+from tiny_training import CONFIG, TINY
 
 from ohem_d2.data.datasets.clutter import generate_clutter
+
+pytest_plugins = ["pages"]
 
 RUN_B = "<img src=x onerror=alert(1)>"  # a folder
 CLASSES = (RUN_B, "\"&amp;'", "卷心菜")

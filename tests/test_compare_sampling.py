@@ -18,10 +18,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import ROI_HEADS_REGISTRY, build_model
 from detectron2.utils.env import seed_all_rng
 from kept_rois import hard_by_iou
+from oracles import select_slowly
 from result_files import ResultError
+from result_lines import run_line
 from sampling_experiments import CONFIGS, DATASETS, EXPERIMENTS, RECIPES, Recipe, Run
-from test_benchmark_report import run_line
-from test_hard_roi_selection import select_slowly
 
 from ohem_d2.data import build_train_loader
 from ohem_d2.data.datasets.clutter import generate_clutter

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import fits_its_window
 from detectron2.structures import Boxes, Instances
+from pages import fits_its_window
 
 from ohem_d2.evaluation.error_breakdown import ErrorCounts
 from ohem_d2.visualization.comparison import (
@@ -23,6 +23,8 @@ from ohem_d2.visualization.comparison import (
     describe,
     write_comparison,
 )
+
+pytest_plugins = ["pages"]
 
 ODD = ["<img src=x onerror=alert(1)>", "\"&amp;'", "卷心菜" + "_long" * 15]
 PHONE = {"width": 390, "height": 844}

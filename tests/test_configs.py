@@ -1,5 +1,5 @@
 import pytest
-from conftest import CONFIGS, load_config
+from conftest import CONFIGS, flat, load_config
 from detectron2.data import DatasetCatalog
 from detectron2.modeling import ROI_HEADS_REGISTRY, build_model
 from detectron2.solver import build_lr_scheduler, build_optimizer
@@ -50,19 +50,9 @@ def pairs():
     # These have no bg_lo in either.
     for base in ("demo/fast_rcnn_VGG16", "demo/faster_rcnn_R_18"):
         yield f"{base}.yaml", f"{base}_ohem.yaml", {NAME: "OHEMROIHeads"}
-    paper = {"MODEL.OHEM.FOREGROUND": "mined"}
-    yield f"{base}_ohem.yaml", f"{base}_ohem_paper.yaml", paper
 
 
 PAIRS = list(pairs())
-
-
-def flat(cfg, prefix=""):
-    for key, value in cfg.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 @pytest.mark.parametrize("file", FILES)

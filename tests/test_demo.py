@@ -7,9 +7,12 @@ import sys
 import cv2
 import demo
 import torch
-from conftest import fits_its_window, use_clutter
+from conftest import use_clutter
+from pages import fits_its_window
 
 from ohem_d2.data.datasets.clutter import generate_clutter
+
+pytest_plugins = ["pages"]
 
 
 def test_leaves_a_page_with_its_pictures(tmp_path, monkeypatch, capsys, open_page):

@@ -7,8 +7,8 @@ import json
 
 import pytest
 from detectron2.data.datasets import load_coco_json
+from pages import ODD_NAMES
 from pycocotools.coco import COCO
-from test_page import ODD_NAMES
 
 from ohem_d2.evaluation import HardExample, write_coco_json, write_csv
 from ohem_d2.evaluation.hard_examples import KINDS

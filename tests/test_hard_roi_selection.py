@@ -1,45 +1,15 @@
 import numpy as np
 import pytest
 import torch
+from conftest import NUM_CLASSES
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from oracles import select_slowly
 
 from ohem_d2.modeling.roi_heads import nms_by_loss, take_hardest
 
-BG = 3
-
-
-def iou(a: np.ndarray, b: np.ndarray) -> float:
-    w = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
-    h = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - w * h
-    return w * h / union if union > 0 else 0.0
-
-
-def select_slowly(boxes, losses, labels, batch_size, nms_thresh, per_class, positive_fraction):
-    """
-    The paper's text: sort by loss; take the RoI with the largest loss, remove all with a lower
-    loss that overlap it; go on until B are taken.
-    """
-    losses = [x if np.isfinite(x) else np.inf for x in losses]
-    remaining = sorted(range(len(boxes)), key=lambda i: (-losses[i], i))
-    ranked = []
-    while remaining:
-        hardest = remaining.pop(0)
-        ranked.append(hardest)
-        if nms_thresh < 1:
-            remaining = [
-                i
-                for i in remaining
-                if (per_class and labels[i] != labels[hardest])
-                or iou(boxes[i], boxes[hardest]) <= nms_thresh
-            ]
-    if positive_fraction is None:
-        return ranked[:batch_size]
-    fg = [i for i in ranked if labels[i] != BG][: int(batch_size * positive_fraction)]
-    bg = [i for i in ranked if labels[i] == BG][: batch_size - len(fg)]
-    return [i for i in ranked if i in fg or i in bg]
+BG = NUM_CLASSES
 
 
 def select(boxes, losses, labels, batch_size, nms_thresh, per_class, positive_fraction):

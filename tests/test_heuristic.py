@@ -10,7 +10,7 @@ from conftest import (
     make_targets,
 )
 from detectron2.utils.events import EventStorage
-from test_hard_roi_selection import iou
+from oracles import iou
 
 
 def sample(bg_lo, targets, proposals, **options):

@@ -135,7 +135,7 @@ def test_later_stages_of_a_cascade_ignore_them_too():
     proposals = heads.label_proposals([make_proposals([ON_NOTHING, INSIDE])], [targets])
     targets = make_targets([OBJECT], [1], [REGION])
     with EventStorage():
-        stages = heads.mine_stages(make_features(1), proposals, [targets])
+        stages = heads.mine_stages(None, make_features(1), proposals, [targets])
     assert [len(x) for (x,) in stages] == [3, 2, 2]
 
 

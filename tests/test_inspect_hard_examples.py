@@ -19,6 +19,8 @@ from pycocotools.coco import COCO
 
 from ohem_d2.data.datasets.clutter import generate_clutter
 
+pytest_plugins = ["pages"]
+
 ROOT = Path(__file__).parent.parent
 CONFIG = str(ROOT / "configs/demo/faster_rcnn_R_18_ohem.yaml")
 NUM_IMAGES = 6

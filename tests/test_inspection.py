@@ -5,13 +5,14 @@ The page of hard examples, in Chromium.
 import cv2
 import numpy as np
 import pytest
-from conftest import fits_its_window
 from detectron2.structures import BoxMode
-from test_page import ODD_NAMES
+from pages import ODD_NAMES, fits_its_window
 
 from ohem_d2.evaluation import HardExample
 from ohem_d2.evaluation.hard_examples import KINDS
 from ohem_d2.visualization.inspection import write_inspection
+
+pytest_plugins = ["pages"]
 
 PHONE = {"width": 390, "height": 844}
 SIZE = (120, 80)  # width and height of the images

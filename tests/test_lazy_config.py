@@ -36,6 +36,7 @@ TINY = [
     "model.backbone.bottom_up.stem.norm=BN",
     "model.backbone.bottom_up.stages.norm=BN",
     "model.roi_heads.num_classes=4",
+    "model.roi_heads.ohem_warmup_iters=0",
     "model.roi_heads.mask_in_features=null",
     "model.roi_heads.mask_pooler=null",
     "model.roi_heads.mask_head=null",
@@ -45,10 +46,11 @@ TINY = [
 def test_the_heads_are_built_from_plain_arguments():
     cfg = LazyConfig.load(str(ROOT / CONFIG))
     use_ohem(cfg)  # which they are already
-    cfg.model.roi_heads.ohem_cls_loss_weight = 0.5
+    cfg.model.roi_heads.ohem_box_loss_weight = 0.5
     heads = instantiate(cfg.model.roi_heads)
+    assert heads.ohem_warmup_iters == 9000  # a tenth of the training
     assert type(heads) is OHEMROIHeads and heads.mask_on
-    assert (heads.ohem_nms_thresh, heads.ohem_cls_loss_weight) == (0.7, 0.5)
+    assert (heads.ohem_nms_thresh, heads.ohem_box_loss_weight) == (0.7, 0.5)
     assert heads.batch_size_per_image == 512
     assert isinstance(instantiate(cfg.dataloader.train.mapper), IgnoreRegionsMapper)
 
@@ -78,8 +80,10 @@ def test_training_going_on_and_evaluation(run, tmp_path):
     assert all(x["ohem/num_kept"] > 0 for x in metrics if "total_loss" in x)
     assert "bbox/AP" in metrics[-1]
 
-    process = run(CONFIG, "--resume", options=["train.max_iter=4"])
+    options = ["train.max_iter=4", "model.roi_heads.ohem_warmup_iters=4"]
+    process = run(CONFIG, "--resume", options=options)
     assert process.returncode == 0, process.stderr
+    assert "Mining never starts: model.roi_heads.ohem_warmup_iters is 4" in process.stdout
     metrics = [json.loads(x) for x in (tmp_path / "output/metrics.json").read_text().splitlines()]
     assert [x["iteration"] for x in metrics if "total_loss" in x] == [0, 1, 2, 3]
 

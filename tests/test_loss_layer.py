@@ -7,10 +7,12 @@ from conftest import (
     add_masks_and_keypoints,
     build_heads,
     devices,
+    gradients,
     has_sigmoid_loss,
     heads_config,
+    make_inputs,
+    train_step,
 )
-from test_ohem import gradients, make_inputs, train_step
 
 
 @devices
@@ -18,7 +20,7 @@ from test_ohem import gradients, make_inputs, train_step
     "options",
     [
         {},
-        {"MODEL__OHEM__NMS_THRESH": 0.3, "MODEL__OHEM__CLS_LOSS_WEIGHT": 0.5},
+        {"MODEL__OHEM__NMS_THRESH": 0.3, "MODEL__OHEM__BOX_LOSS_WEIGHT": 2.0},
         {"MODEL__ROI_BOX_HEAD__BBOX_REG_LOSS_TYPE": "giou"},
         {"MODEL__ROI_BOX_HEAD__BBOX_REG_LOSS_WEIGHT": 3.0},
         {"MODEL__ROI_HEADS__BATCH_SIZE_PER_IMAGE": 1000},

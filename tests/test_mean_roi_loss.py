@@ -75,12 +75,12 @@ class OwnLoss(FastRCNNOutputLayers):
 def test_what_it_would_get_wrong_is_refused(cfg):
     model = build_model(cfg)
     model.roi_heads.box_predictor.__class__ = OwnLoss
-    with pytest.raises(ValueError, match=r"OwnLoss, whose losses\(\) is its own"):
+    with pytest.raises(ValueError, match=r"OwnLoss overrides losses\(\)"):
         mean_roi_loss(model, [])
 
     model = torch.nn.Module()
     model.roi_heads = torch.nn.Linear(1, 1)
-    with pytest.raises(ValueError, match="Linear is no StandardROIHeads, Res5ROIHeads or Cascade"):
+    with pytest.raises(ValueError, match="Linear is not a StandardROIHeads, Res5ROIHeads or Casc"):
         mean_roi_loss(model, [])
 
     model.roi_heads = build_heads(heads_config(**FAMILIES["CascadeROIHeads"]))

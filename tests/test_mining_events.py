@@ -2,6 +2,8 @@
 What mining shows in training.
 """
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -17,8 +19,9 @@ from conftest import (
 )
 from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import EventStorage
+from ohem_d2.visualization.hard_rois import draw_hard_rois
 
-from ohem_d2.modeling.roi_heads import MiningMonitor
+from ohem_d2.modeling.roi_heads.mining_events import MiningMonitor, log_mining
 
 MEAN, STD = (100.0, 110.0, 120.0), (57.0, 58.0, 59.0)
 PERIOD = {
@@ -64,26 +67,24 @@ def test_in_every_period_and_of_no_effect(family):
             # One, also of a cascade, which mines three times.
             ((name, picture, when),) = pictures
             assert (name, when) == ("ohem/hard_rois", iteration)
-            assert picture.shape == (3, 533, 800) and picture.dtype == np.uint8
+            assert picture.shape[0] == 3 and picture.dtype == np.uint8
             assert scalars["ohem/loss_p50"] <= scalars["ohem/loss_kept_p50"]
             mistakes = [v for k, v in scalars.items() if k.startswith("ohem/mistaken_for/")]
             assert len(mistakes) == NUM_CLASSES and sum(mistakes) == pytest.approx(1)
     assert all(losses[0, x] == losses[5, x] for x in (5, 6, 9, 10))
 
 
-def losses_of(loss_cls, loss_box_reg, likeliest):
-    return {
-        "loss_cls": torch.tensor(loss_cls),
-        "loss_box_reg": torch.tensor(loss_box_reg),
-        "likeliest_class": torch.tensor(likeliest),
-    }
-
-
-def make_rois(classes):
+def make_rois(classes, loss_cls, pred_classes):
+    """
+    RoIs side by side, with a box regression loss of .5 each.
+    """
     return Instances(
         IMAGE_SIZE,
         proposal_boxes=Boxes([[8.0 * i, 10, 8.0 * i + 6, 40] for i in range(len(classes))]),
         gt_classes=torch.tensor(classes),
+        loss_cls=torch.tensor(loss_cls),
+        loss_box_reg=torch.full((len(classes),), 0.5),
+        pred_classes=torch.tensor(pred_classes),
     )
 
 
@@ -92,17 +93,14 @@ def test_curves():
     Two images: 5 RoIs and 3, of which 3 and 1 are kept.
     """
     bg = NUM_CLASSES
-    proposals = [make_rois([0, bg, bg, bg, 1]), make_rois([bg, bg, 2])]
-    losses = losses_of(
-        [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0], [0.5] * 8, [0, 1, 1, 2, 1, 0, 2, 2]
-    )
+    seen = [
+        make_rois([0, bg, bg, bg, 1], [1.0, 2.0, 3.0, 4.0, 5.0], [0, 1, 1, 2, 1]),
+        make_rois([bg, bg, 2], [6.0, 7.0, 8.0], [0, 2, 2]),
+    ]
+    kept = [seen[0][[4, 3, 1]], seen[1][[0]]]
     monitor = MiningMonitor(period=1, class_names=["a", "<b>", "ü"])
     with EventStorage() as storage:
-        monitor.watch(make_images(2)[0], make_targets([1, 1]))
-        assert monitor.is_watching
-        hard = [torch.tensor([4, 3, 1]), torch.tensor([0])]
-        monitor.show(proposals, losses, hard, NUM_CLASSES)
-        assert not monitor.is_watching
+        monitor.show(make_images(2)[0], make_targets([1, 1]), seen, kept, NUM_CLASSES)
     scalars = {k: v for k, (v, _) in storage.latest().items()}
     for level in (50, 90, 99):
         for name, values in (
@@ -116,48 +114,68 @@ def test_curves():
     assert {k: scalars[f"ohem/mistaken_for/{k}"] for k in mistakes} == pytest.approx(mistakes)
 
 
-def test_picture():
-    """
-    What is not drawn on are the pixels of the file, in RGB and half as bright; boxes have the color
-    of their loss.
-    """
+def test_the_picture_has_the_pixels_of_the_file_and_the_color_of_the_loss():
     images, pixels = make_images(1, (600, 800))
     rois = Instances(
         (600, 800),
         proposal_boxes=Boxes([[100.0 * i, 100, 100.0 * i + 60, 300] for i in range(1, 4)]),
         gt_classes=torch.tensor([0, NUM_CLASSES, 1]),
+        loss_cls=torch.tensor([4.0, 1.0, 0.0]),
+        loss_box_reg=torch.zeros(3),
+        pred_classes=torch.zeros(3, dtype=torch.int64),
     )
     targets = Instances((600, 800), gt_boxes=Boxes([[500.0, 100, 700, 300]]))
+    drawn = []
+
+    def draw(images, objects, rois, num_classes):
+        drawn.extend([*images, *objects, *rois])
+        return draw_hard_rois(images, objects, rois, num_classes)
+
     monitor = MiningMonitor(period=1, pixel_mean=MEAN, pixel_std=STD)
-    with EventStorage() as storage:
-        monitor.watch(images, [targets])
-        losses = losses_of([4.0, 1.0, 0.0], [0.0] * 3, [0] * 3)
-        monitor.show([rois], losses, [torch.arange(3)], NUM_CLASSES)
-    ((_, picture, _),) = storage._vis_data
-    below = picture[:, 320:] - pixels[0].flip(0).numpy()[:, 320:] / 2
-    assert np.abs(below).max() <= 1  # rounded
-
-    def color(x):
-        return picture[:, 120:280, x].astype(int)
-
-    # Matplotlib's plasma begins in blue and ends in yellow. These are left edges.
-    yellow, dotted, blue, white = map(color, (100, 200, 300, 500))
-    assert (yellow[:2] > 180).all() and (yellow[2] < 100).all()
-    assert (blue[2] > 90).all() and (blue[1] < 60).all()
-    assert (white > 180).all()
-    # The background's edge is dotted: the image shows through, and through a solid one it does not.
-    assert np.ptp(dotted, axis=1).max() > 80 > np.ptp(yellow, axis=1).max()
+    with EventStorage() as storage, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ohem_d2.visualization.hard_rois.draw_hard_rois", draw)
+        monitor.show(images, [targets], [rois], [rois], NUM_CLASSES)
+    ((name, picture, _),) = storage._vis_data
+    assert name == "ohem/hard_rois" and picture.dtype == np.uint8 and picture.shape[0] == 3
+    image, objects, kept = drawn
+    assert np.array_equal(image, pixels[0].flip(0).permute(1, 2, 0).byte().numpy())  # RGB
+    assert torch.equal(objects.tensor, targets.gt_boxes.tensor)
+    assert torch.equal(kept.loss_cls, rois.loss_cls)
 
 
 def test_classes_without_a_name_are_numbered():
     monitor = MiningMonitor(period=1, class_names=["a", "b"])
+    rois = [make_rois([NUM_CLASSES] * 2, [1.0, 2.0], [2, 0])]
     with EventStorage() as storage:
-        monitor.watch(make_images(1)[0], make_targets([1]))
-        losses = losses_of([1.0, 2.0], [0.5] * 2, [2, 0])
-        rois = make_rois([NUM_CLASSES] * 2)
-        monitor.show([rois], losses, [torch.arange(2)], NUM_CLASSES)
+        monitor.show(make_images(1)[0], make_targets([1]), rois, rois, NUM_CLASSES)
     shares = [storage.latest()[f"ohem/mistaken_for/{i}"][0] for i in range(NUM_CLASSES)]
     assert shares == [0.5, 0, 0.5]
+
+
+@pytest.mark.parametrize(
+    "shares, warns",
+    [
+        pytest.param([1.0] * 99, False, id="99 iterations"),
+        pytest.param([1.0] * 100, True, id="100 iterations"),
+        pytest.param([1.0] * 60 + [0.5] + [1.0] * 99, False, id="not in a row"),
+        pytest.param([0.5] * 20 + [1.0] * 110, True, id="later"),
+        pytest.param([0.9] * 200, False, id="some background"),
+    ],
+)
+def test_one_warning_if_nearly_all_kept_rois_are_foreground(shares, warns, caplog, monkeypatch):
+    monkeypatch.setattr("detectron2.utils.logger._LOG_COUNTER", Counter())
+    classes = torch.full((20,), NUM_CLASSES)
+    rois = make_rois(classes.tolist(), [1.0] * 20, [0] * 20)
+    rois.survives_nms = torch.ones(20, dtype=torch.bool)
+    with EventStorage() as storage:
+        for share in shares:
+            rois.gt_classes = torch.where(torch.arange(20) < 20 * share, 0, NUM_CLASSES)
+            log_mining([rois], [rois], NUM_CLASSES)
+            storage.step()
+    assert [x.levelname for x in caplog.records] == ["WARNING"] * warns
+    if warns:
+        assert "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA to 1.0" in caplog.text
+        assert "MODEL.OHEM.FOREGROUND to 'sampled'" in caplog.text
 
 
 def test_nothing_to_show():

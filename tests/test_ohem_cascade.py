@@ -14,7 +14,7 @@ from conftest import (
 )
 from detectron2.structures import Boxes, Instances, pairwise_iou
 from detectron2.utils.events import EventStorage
-from test_hard_roi_selection import select_slowly
+from oracles import select_slowly
 
 CASCADE = FAMILIES["CascadeROIHeads"]
 IOU_THRESHOLDS = (0.5, 0.6, 0.7)  # detectron2's MODEL.ROI_BOX_CASCADE_HEAD.IOUS
@@ -42,8 +42,8 @@ def test_each_stage_mines_among_the_boxes_of_the_one_before(device):
     (targets,) = make_targets([3], device=device)
     features, (proposals,) = make_features(1, device=device), make_proposals([targets], [60])
     with EventStorage():
-        labeled = heads.label_proposals([proposals], [targets])
-        mined = heads.mine_stages(features, labeled, [targets])
+        rois = heads.label_proposals([proposals], [targets])
+        mined = heads.mine_stages(None, features, rois, [targets])
 
     boxes = torch.cat([proposals.proposal_boxes.tensor, targets.gt_boxes.tensor])
     labels_of_stages = []

@@ -4,12 +4,13 @@ The page that all pages extend, with a template of its own.
 
 import jinja2
 import pytest
-from conftest import fits_its_window
+from pages import ODD_NAMES, fits_its_window
 
 from ohem_d2.visualization import page as page_module
 from ohem_d2.visualization.page import write_page
 
-ODD_NAMES = ["<script>alert(1)</script>", "\"&amp;'", "卷心菜", "ключ", "{{ 7 * 7 }}", "a\\b"]
+pytest_plugins = ["pages"]
+
 TEMPLATE = """{% extends "page.html" %}
 {% block title %}A test{% endblock %}
 {% block body %}

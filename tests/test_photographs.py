@@ -52,7 +52,8 @@ def registered():
 
 def config(name):
     cfg = load_config(
-        "demo/faster_rcnn_R_18_ohem.yaml", "MODEL.DEVICE", "cpu", "SOLVER.BASE_LR", 0.005
+        "demo/faster_rcnn_R_18_ohem.yaml",
+        *("MODEL.DEVICE", "cpu", "SOLVER.BASE_LR", 0.005, "MODEL.OHEM.WARMUP_ITERS", 0),
     )
     cfg.DATASETS.TRAIN = (name,)
     DatasetCatalog.get(name)  # COCO's metadata is known once it is loaded

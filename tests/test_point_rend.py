@@ -4,10 +4,17 @@ PointRend's mask head, on OHEM's heads and on PointRend's own with the mixin bef
 
 import pytest
 import torch
-from conftest import IMAGE_SIZE, NUM_CLASSES, build_heads, heads_config
+from conftest import (
+    IMAGE_SIZE,
+    NUM_CLASSES,
+    build_heads,
+    heads_config,
+    make_inputs,
+    mask_inputs,
+    train_step,
+)
 from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.structures import BitMasks
-from test_ohem import make_inputs, mask_inputs, train_step
 
 from ohem_d2 import OHEMMixin
 
@@ -35,11 +42,9 @@ def make_cfg(*options):
     return cfg
 
 
-@pytest.mark.parametrize("rois", ["mined", "sampled"])
 @pytest.mark.parametrize("name", ["OHEMROIHeads", "OHEMPointRendROIHeads"])
-def test_its_masks_are_trained_on_mined_rois(name, rois):
-    cfg = make_cfg("MODEL.ROI_HEADS.NAME", name, "MODEL.OHEM.MASK_KEYPOINT_ROIS", rois)
-    heads = build_heads(cfg)
+def test_its_masks_are_trained_on_mined_rois(name):
+    heads = build_heads(make_cfg("MODEL.ROI_HEADS.NAME", name))
     given = mask_inputs(heads)
     features, proposals, targets = make_inputs()
     for targets_per_image in targets:
@@ -48,6 +53,5 @@ def test_its_masks_are_trained_on_mined_rois(name, rois):
 
     assert losses["loss_mask"] > 0 and losses["loss_mask_point"] > 0
     boxes = [x.proposal_boxes.tensor[x.gt_classes < NUM_CLASSES].tolist() for x in kept]
-    if rois == "mined":
-        assert [x.proposal_boxes.tensor.tolist() for x in given] == boxes
+    assert [x.proposal_boxes.tensor.tolist() for x in given] == boxes
     assert sum(len(x) for x in given) > 0

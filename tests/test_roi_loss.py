@@ -174,9 +174,9 @@ def test_what_can_be_mined():
     shape = layers.ShapeSpec(channels=8)
     check_minable(FastRCNNOutputLayers(shape, **arguments))
     check_minable(OwnForward(shape, **arguments))
-    with pytest.raises(ValueError, match=r"OwnLoss, whose losses\(\) is its own"):
+    with pytest.raises(ValueError, match=r"OwnLoss overrides losses\(\)"):
         check_minable(OwnLoss(shape, **arguments))
-    with pytest.raises(ValueError, match="and not for Linear"):
+    with pytest.raises(ValueError, match="and Linear is not one"):
         check_minable(torch.nn.Linear(2, 2))
     with pytest.raises(ValueError, match=r"BBOX_REG_LOSS_TYPE is 'l3'.*smooth_l1, giou"):
         check_minable(FastRCNNOutputLayers(shape, box_reg_loss_type="l3", **arguments))

@@ -9,30 +9,17 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import load_config, use_clutter
+from conftest import ROOT, load_config, use_clutter
 from detectron2.engine import default_argument_parser
 from detectron2.modeling import build_model
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_training import CONFIG, TINY
 
 import train_net
 from ohem_d2.data.datasets.clutter import generate_clutter
-
-ROOT = Path(__file__).parent.parent
-CONFIG = str(ROOT / "configs/demo/faster_rcnn_R_18_ohem.yaml")
-TINY = [
-    *("MODEL.DEVICE", "cpu"),
-    *("SOLVER.IMS_PER_BATCH", "2"),
-    *("SOLVER.MAX_ITER", "12"),
-    *("SOLVER.STEPS", "(10,)"),
-    *("SOLVER.WARMUP_ITERS", "0"),
-    *("SOLVER.CHECKPOINT_PERIOD", "3"),
-    *("MODEL.ROI_BOX_HEAD.FC_DIM", "16"),
-    *("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0"),
-]
 
 
 @pytest.fixture(scope="module")

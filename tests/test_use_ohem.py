@@ -24,7 +24,7 @@ def test_the_heads_that_take_the_place_of_others(heads, ohem_heads):
 @pytest.mark.parametrize("architecture", ["RetinaNet", "ProposalNetwork", "SemanticSegmentor"])
 def test_models_without_rois(architecture):
     cfg = heads_config(MODEL__META_ARCHITECTURE=architecture)
-    with pytest.raises(ValueError, match=f"A {architecture} has no RoI heads"):
+    with pytest.raises(ValueError, match=f"{architecture} has no RoI heads"):
         use_ohem(cfg)
 
 

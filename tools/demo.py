@@ -21,14 +21,12 @@ from detectron2.data.detection_utils import convert_image_to_rgb
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from detectron2.utils.env import seed_all_rng
-from detectron2.utils.events import EventStorage
 from PIL import Image
 from tqdm import tqdm
 
 from ohem_d2.data.datasets.clutter import NUM_IMAGES, generate_clutter
 from ohem_d2.engine import InputError, fall_back_to_cpu, load_config
 from ohem_d2.evaluation import build_mean_roi_loss_loader, features_and_rois, mean_roi_loss
-from ohem_d2.modeling.roi_heads import read_only_roi_losses
 from ohem_d2.utils import read_metrics
 from ohem_d2.visualization.boxes import detect, draw_detections
 from ohem_d2.visualization.curves import Run, draw_curves
@@ -111,11 +109,8 @@ def find_hard_rois(model: torch.nn.Module, inputs: dict, num_classes: int) -> tu
         (Instances, str): the RoIs that mining keeps, with their losses; and a title.
     """
     features, rois = features_and_rois(model, [inputs])
-    with EventStorage():  # mining logs what it does
-        mined = model.roi_heads.mine_hard_rois(features, rois)
-    losses = read_only_roi_losses(model.roi_heads, features, mined)
-    (hard,) = mined
-    hard.loss_cls, hard.loss_box_reg = losses["loss_cls"], losses["loss_box_reg"]
+    rois = model.roi_heads.compute_roi_losses(features, rois)
+    (hard,) = model.roi_heads.select_hard_rois(rois)
     fg = int((hard.gt_classes < num_classes).sum())
     title = f"{len(hard)} of {len(rois[0])} RoIs kept: {fg} foreground, {len(hard) - fg} background"
     return hard.to("cpu"), title

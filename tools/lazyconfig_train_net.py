@@ -7,6 +7,7 @@ Train and evaluate with a config in the style of LazyConfig, as detectron2's too
     python tools/lazyconfig_train_net.py --config-file ... --eval-only train.init_checkpoint=...
 """
 
+import logging
 import sys
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from detectron2.utils import comm
 
 from ohem_d2.checkpoint import AtomicCheckpointer
 
+logger = logging.getLogger("detectron2")
+
 
 def do_test(cfg, model):
     if "evaluator" not in cfg.dataloader:
@@ -39,6 +42,12 @@ def do_test(cfg, model):
 
 
 def do_train(args, cfg):
+    warmup_iters = cfg.model.roi_heads.get("ohem_warmup_iters", 0)
+    if warmup_iters >= cfg.train.max_iter:
+        logger.warning(
+            f"Mining never starts: model.roi_heads.ohem_warmup_iters is {warmup_iters}, and "
+            f"train.max_iter {cfg.train.max_iter}."
+        )
     model = instantiate(cfg.model).to(cfg.train.device)
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)

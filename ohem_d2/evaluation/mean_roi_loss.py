@@ -14,7 +14,7 @@ from detectron2.utils import comm
 from torch import Tensor
 
 from ohem_d2.data import build_annotated_loader, get_annotated_dicts
-from ohem_d2.modeling.roi_heads import check_minable, label_rois, read_only_roi_losses
+from ohem_d2.modeling.roi_heads import check_minable, compute_roi_losses, label_rois
 from ohem_d2.modeling.roi_heads.box_branch import box_predictors
 from ohem_d2.modeling.roi_heads.ignore_regions import DEFAULT_IOA_THRESH
 
@@ -92,8 +92,8 @@ def mean_roi_loss(model: GeneralizedRCNN, data_loader: Iterable[list[dict]]) -> 
     with inference_context(model):
         for inputs in data_loader:
             features, rois = features_and_rois(model, inputs)
-            losses = read_only_roi_losses(heads, features, rois)
-            total += (losses["loss_cls"] + losses["loss_box_reg"]).sum().item()
+            rois = compute_roi_losses(heads, features, rois)
+            total += sum((x.loss_cls + x.loss_box_reg).sum() for x in rois).item()
             count += sum(len(x) for x in rois)
 
     totals, counts = zip(*comm.all_gather((total, count)), strict=True)

@@ -3,8 +3,9 @@ from .hard_roi_selection import nms_by_loss, take_hardest
 from .heuristic import HeuristicROIHeads
 from .ignore_regions import IgnoreRegionsMixin, remove_ignored_proposals
 from .mining_events import MiningMonitor
-from .ohem import OHEMCascadeROIHeads, OHEMMixin, OHEMRes5ROIHeads, OHEMROIHeads
-from .read_only_pass import read_only_roi_losses
+from .ohem import OHEMMixin, OHEMRes5ROIHeads, OHEMROIHeads
+from .ohem_cascade import OHEMCascadeROIHeads
+from .read_only_pass import compute_roi_losses
 from .roi_labels import label_rois
 from .roi_loss import check_minable, roi_losses
 
@@ -18,9 +19,9 @@ __all__ = [
     "OHEMRes5ROIHeads",
     "VGGBoxHead",
     "check_minable",
+    "compute_roi_losses",
     "label_rois",
     "nms_by_loss",
-    "read_only_roi_losses",
     "remove_ignored_proposals",
     "roi_losses",
     "take_hardest",

@@ -1,6 +1,6 @@
 """
-The box branch of detectron2's ROI heads, as one function for all of them: from RoIs to the
-predictions on them.
+The branches of detectron2's ROI heads, in one interface for StandardROIHeads, Res5ROIHeads and
+CascadeROIHeads. All private methods of detectron2's that mining calls are called here.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,9 @@ __all__ = [
     "box_predictors",
     "box_head",
     "forward_rois",
+    "mask_and_keypoint_losses",
     "predict_rois",
+    "proposals_from_predictions",
     "split_rois",
 ]
 
@@ -27,26 +29,26 @@ __all__ = [
 def box_predictors(roi_heads: ROIHeads) -> list[FastRCNNOutputLayers]:
     """
     Returns:
-        list[FastRCNNOutputLayers]: the box predictor of each stage. There is one stage, but in a
-        cascade.
+        list[FastRCNNOutputLayers]: the box predictor of each stage. Only a cascade has more than
+        one.
 
     Raises:
-        ValueError: if the box branch of these heads is not known.
+        ValueError: if the heads are none of the three.
     """
     if isinstance(roi_heads, CascadeROIHeads):
         return list(roi_heads.box_predictor)
     if isinstance(roi_heads, (StandardROIHeads, Res5ROIHeads)):
         return [roi_heads.box_predictor]
     raise ValueError(
-        f"{type(roi_heads).__name__} is no StandardROIHeads, Res5ROIHeads or CascadeROIHeads: how "
-        "it predicts on a RoI is not known, and so neither is the RoI's loss."
+        f"{type(roi_heads).__name__} is not a StandardROIHeads, Res5ROIHeads or CascadeROIHeads: "
+        "how it predicts on a RoI, and so the loss of a RoI, is unknown."
     )
 
 
 def box_head(roi_heads: ROIHeads, stage: int = 0) -> nn.Module:
     """
     Returns:
-        nn.Module: all layers of a stage between pooler and predictor.
+        nn.Module: all layers of a stage between the pooler and the predictor.
     """
     if isinstance(roi_heads, Res5ROIHeads):
         return roi_heads.res5
@@ -60,10 +62,10 @@ def forward_rois(
 ) -> tuple[Tensor, Tensor]:
     """
     Args:
-        roi_heads (ROIHeads): that :func:`box_predictors` knows.
+        roi_heads (ROIHeads): one of the three.
         features (dict[str, Tensor]): same as in :meth:`ROIHeads.forward`.
-        proposals (list[Instances]): R RoIs, a list over images, with the field "proposal_boxes".
-        stage (int): of a cascade, from 0.
+        proposals (list[Instances]): for each image, RoIs with the field "proposal_boxes". R in all.
+        stage (int): stage of a cascade, from 0.
 
     Returns:
         class scores (R, K + 1) and box deltas (R, 4K), or (R, 4) for class-agnostic regression:
@@ -81,12 +83,43 @@ def forward_rois(
     return roi_heads.box_predictor(roi_heads.box_head(roi_heads.box_pooler(feature_list, boxes)))
 
 
+def mask_and_keypoint_losses(
+    roi_heads: StandardROIHeads, features: dict[str, Tensor], proposals: list[Instances]
+) -> dict[str, Tensor]:
+    """
+    Args:
+        features: see :meth:`ROIHeads.forward`.
+        proposals (list[Instances]): for each image, the RoIs to train on, with all targets.
+
+    Returns:
+        dict[str, Tensor]: losses of the mask and keypoint heads. Empty if there are none.
+    """
+    losses = roi_heads._forward_mask(features, proposals)
+    return {**losses, **roi_heads._forward_keypoint(features, proposals)}
+
+
+def proposals_from_predictions(
+    roi_heads: CascadeROIHeads, rois: list[Instances]
+) -> list[Instances]:
+    """
+    Args:
+        rois (list[Instances]): for each image, the RoIs of a stage with the field "pred_boxes".
+
+    Returns:
+        list[Instances]: for each image, the proposals of the next stage: the predicted boxes,
+        clipped to the image, and in training without empty ones.
+    """
+    return roi_heads._create_proposals_from_boxes(
+        [x.pred_boxes.tensor for x in rois], [x.image_size for x in rois]
+    )
+
+
 def predict_rois(
     roi_heads: ROIHeads, features: dict[str, Tensor], proposals: list[Instances]
 ) -> tuple[list[Tensor], list[Tensor]]:
     """
-    What the heads predict in inference, before they choose among it. Of a cascade, the boxes are
-    those of the last stage, and the scores the mean of all stages.
+    What the heads predict in inference, before NMS. A cascade predicts the boxes of its last stage,
+    and the mean of the scores of all stages.
 
     Args:
         roi_heads, features, proposals: see :func:`forward_rois`.
@@ -104,15 +137,15 @@ def predict_rois(
         scores_per_stage.append(predictor.predict_probs(predictions, proposals))
         if stage + 1 < len(predictors):
             proposals = roi_heads._create_proposals_from_boxes(boxes, image_sizes)
-    # As detectron2 writes the mean: divided by the number, its last digit would be another.
+    # Written as detectron2 does: dividing by the number would change the last digit.
     scores = [sum(x) * (1.0 / len(x)) for x in zip(*scores_per_stage, strict=True)]
     return list(boxes), scores
 
 
 def split_rois(proposals: list[Instances], batch_size: int) -> Iterator[list[Instances]]:
     """
-    Cut the RoIs of all images into consecutive batches, each again a list over all images. If there
-    are no RoIs, there is one batch of none.
+    Split the RoIs of all images into consecutive batches, each again a list over all images. No
+    RoIs give one empty batch.
     """
     counts = [len(p) for p in proposals]
     first = [sum(counts[:i]) for i in range(len(counts))]  # where each image's RoIs begin

@@ -26,11 +26,11 @@ def nms_by_loss(
 ) -> Tensor:
     """
     Sort RoIs by loss, and remove those that overlap one with a larger loss: RoIs in the same place
-    are hard for the same reason, and would count it several times (Shrivastava et al. 2016,
-    arXiv:1604.03540).
+    are hard for the same reason, which would count several times (Shrivastava et al. 2016,
+    arXiv:1604.03540, section 4).
 
-    RoIs with the same loss are sorted by their index. A loss that is not finite counts as the
-    largest, so that it surfaces in training instead of vanishing here.
+    RoIs with equal losses are sorted by index. A loss that is not finite counts as the largest, so
+    that it surfaces in training instead of vanishing here.
 
     Args:
         boxes (Tensor): (R, 4) boxes (x1, y1, x2, y2) in pixels.
@@ -48,10 +48,10 @@ def nms_by_loss(
     if nms_thresh >= 1:
         return order
 
-    # In float64 also because batched_nms shifts the boxes of each class by more than the image's
-    # size: with many classes, float32 has no digits left for small boxes then.
+    # In float64, also because batched_nms shifts the boxes of each class by more than the image's
+    # size: with many classes, float32 would have no digits left for small boxes.
     boxes = boxes[order].double()
-    # NMS goes by the place in the order instead of the losses, which may be equal or infinite.
+    # NMS goes by rank instead of loss: losses may be equal or infinite.
     scores = torch.arange(len(order), 0, -1, dtype=boxes.dtype, device=boxes.device)
     if nms_per_class:
         keep = batched_nms(boxes, scores, gt_classes[order], nms_thresh)
@@ -75,19 +75,19 @@ def take_hardest(
         gt_classes (Tensor): (R,) label of each RoI, none of them ignored (-1).
         batch_size (int): B, the number of RoIs to keep.
         bg_label (int): label of the background.
-        positive_fraction (float): None for the hardest whatever they are, as in the paper.
-            Otherwise the hardest `int(batch_size * positive_fraction)` foreground RoIs (or fewer)
-            and as many of the hardest background RoIs as fill the batch, mined apart.
+        positive_fraction (float): None for the hardest, foreground or not, as in the paper.
+            Otherwise the hardest `int(batch_size * positive_fraction)` foreground RoIs (or fewer),
+            and the hardest background RoIs to fill the batch.
 
     Returns:
-        Tensor: (B,) long tensor (or shorter), a part of `ranked` in its order.
+        Tensor: (B,) long tensor (or shorter), a subset of `ranked` in its order.
     """
     if positive_fraction is None:
         return ranked[:batch_size]
 
     is_fg = gt_classes[ranked] != bg_label
-    # The how-manieth foreground (background) RoI of the ranking it is, from 1.
-    fg_place, bg_place = is_fg.cumsum(0), (~is_fg).cumsum(0)
-    keep_fg = is_fg & (fg_place <= int(batch_size * positive_fraction))
-    keep_bg = ~is_fg & (bg_place <= batch_size - keep_fg.sum())
+    # Rank of each RoI among the foreground (background), from 1.
+    fg_rank, bg_rank = is_fg.cumsum(0), (~is_fg).cumsum(0)
+    keep_fg = is_fg & (fg_rank <= int(batch_size * positive_fraction))
+    keep_bg = ~is_fg & (bg_rank <= batch_size - keep_fg.sum())
     return ranked[keep_fg | keep_bg]

@@ -1,7 +1,8 @@
 """
-Shows what mining picks, now and then in training.
+What mining writes to the event storage, and so to metrics.json and TensorBoard.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Optional
 
@@ -11,31 +12,88 @@ from detectron2.data import MetadataCatalog
 from detectron2.data.detection_utils import convert_image_to_rgb
 from detectron2.structures import ImageList, Instances
 from detectron2.utils import comm
-from detectron2.utils.events import get_event_storage
-from detectron2.utils.visualizer import Visualizer
-from matplotlib import colormaps
+from detectron2.utils.events import EventStorage, get_event_storage
+from detectron2.utils.logger import log_first_n
 from torch import Tensor
 
-__all__ = ["MiningMonitor"]
+__all__ = ["MiningMonitor", "log_mining"]
 
-MIN_SIZE = 800  # of a picture's longer side, in pixels
+# Warn if this share of the kept RoIs, or more, is foreground in this many iterations in a row.
+WARN_FG_SHARE, WARN_ITERS = 0.95, 100
+
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+
+
+@torch.no_grad()
+def log_mining(seen: list[Instances], kept: list[Instances], num_classes: int) -> None:
+    """
+    Log scalars of one minibatch, counts as the mean over its images: roi_head/num_fg_samples and
+    roi_head/num_bg_samples of the kept RoIs, like every detectron2 model, and
+
+    - ohem/num_rois, ohem/num_fg_rois, ohem/num_bg_rois: RoIs seen
+    - ohem/num_kept: RoIs kept
+    - ohem/fg_share, ohem/fg_share_kept: share of foreground among the RoIs seen and kept, from 0
+      to 1
+    - ohem/mean_loss, ohem/mean_loss_kept: mean loss of the RoIs seen and kept
+    - ohem/nms_removed: share of the RoIs seen that NMS removed, from 0 to 1
+
+    Args:
+        seen, kept (list[Instances]): for each image, the RoIs before and after
+            :meth:`OHEMMixin.select_hard_rois`.
+        num_classes (int): number of foreground classes.
+    """
+    num_images, num_seen, num_kept = len(seen), sum(map(len, seen)), sum(map(len, kept))
+    # A single transfer from the GPU.
+    num_fg_seen, num_fg_kept, sum_seen, sum_kept, num_survivors = torch.stack(
+        [
+            sum((x.gt_classes != num_classes).sum() for x in seen),
+            sum((x.gt_classes != num_classes).sum() for x in kept),
+            _losses(seen).sum(),
+            _losses(kept).sum(),
+            sum(x.survives_nms.sum() for x in seen),
+        ]
+    ).tolist()
+
+    storage = get_event_storage()
+    storage.put_scalar("roi_head/num_fg_samples", num_fg_kept / num_images)
+    storage.put_scalar("roi_head/num_bg_samples", (num_kept - num_fg_kept) / num_images)
+    storage.put_scalar("ohem/num_rois", num_seen / num_images)
+    storage.put_scalar("ohem/num_fg_rois", num_fg_seen / num_images)
+    storage.put_scalar("ohem/num_bg_rois", (num_seen - num_fg_seen) / num_images)
+    storage.put_scalar("ohem/num_kept", num_kept / num_images)
+    if num_kept:  # else there is no mean
+        storage.put_scalar("ohem/fg_share", num_fg_seen / num_seen)
+        storage.put_scalar("ohem/fg_share_kept", num_fg_kept / num_kept)
+        storage.put_scalar("ohem/mean_loss", sum_seen / num_seen)
+        storage.put_scalar("ohem/mean_loss_kept", sum_kept / num_kept)
+        storage.put_scalar("ohem/nms_removed", 1 - num_survivors / num_seen)
+        _warn_of_foreground(storage)
+
+
+def _warn_of_foreground(storage: EventStorage) -> None:
+    # With accumulated gradients an iteration has several values, so the warning comes earlier.
+    recent = storage.history("ohem/fg_share_kept").values()[-WARN_ITERS:]
+    if len(recent) == WARN_ITERS and all(share >= WARN_FG_SHARE for share, _ in recent):
+        log_first_n(
+            logging.WARNING,
+            f"{WARN_FG_SHARE:.0%} or more of the RoIs that mining kept were foreground in each of "
+            f"the last {WARN_ITERS} iterations: the box regression loss decides the ranking, and "
+            "the model hardly trains on background. Set MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA to 1.0, "
+            "the paper's box loss, or MODEL.OHEM.FOREGROUND to 'sampled'.",
+            name=__name__,
+        )
 
 
 class MiningMonitor:
     """
-    In every so many iterations, of one process, puts into the event storage, and so into
-    TensorBoard,
+    Every `period` iterations, in the main process, logs
 
     - the picture "ohem/hard_rois": the first image of the minibatch, with the RoIs that are trained
-      on, foreground solid and background dotted, from blue to yellow by their loss, and the objects
-      in white;
+      on colored by their loss, see :func:`draw_hard_rois`;
     - ohem/loss_p50, ohem/loss_p90 and ohem/loss_p99: quantiles of the loss of all RoIs, and
       ohem/loss_kept_p50 and so on of those that are trained on;
-    - ohem/mistaken_for/CLASS: the share of the background that is trained on whose likeliest
-      foreground class is this, from 0 to 1.
-
-    Of a cascade, it is the first stage that is shown.
+    - ohem/mistaken_for/CLASS: share of the background that is trained on whose likeliest
+      foreground class is CLASS, from 0 to 1.
     """
 
     @configurable
@@ -51,16 +109,16 @@ class MiningMonitor:
         """
         Args:
             period (int): in iterations. 0 for never.
-            pixel_mean, pixel_std: what images are normalized with, for each channel.
-            input_format (str): what the channels are, see INPUT.FORMAT.
-            class_names: of the foreground. If there is not one for each, they are numbered.
+            pixel_mean, pixel_std: the values that images are normalized with, per channel.
+            input_format (str): the channels, see INPUT.FORMAT.
+            class_names: names of the foreground classes. If their number is another, classes are
+                numbered.
         """
         self.period = period
         self.pixel_mean = pixel_mean
         self.pixel_std = pixel_std
         self.input_format = input_format
         self.class_names = class_names
-        self._watched: Optional[tuple[Tensor, Tensor]] = None  # the image, and boxes of objects
 
     @classmethod
     def from_config(cls, cfg: CfgNode):
@@ -73,58 +131,30 @@ class MiningMonitor:
             "class_names": names[0] if names else None,
         }
 
-    @property
-    def is_watching(self) -> bool:
-        """
-        Whether the next :meth:`show` will show something.
-        """
-        return self._watched is not None
-
-    def watch(self, images: ImageList, targets: list[Instances]) -> None:
-        """
-        Begin a minibatch.
-
-        Args:
-            images, targets: see :meth:`ROIHeads.forward`.
-        """
-        self._watched = None
-        if self.period == 0 or get_event_storage().iter % self.period != 0:
-            return
-        # Nobody sees, or clears, what is in the storage of another process.
-        if comm.is_main_process():
-            self._watched = images[0], targets[0].gt_boxes.tensor
-
+    @torch.no_grad()
     def show(
         self,
-        proposals: list[Instances],
-        losses: dict[str, Tensor],
-        hard: list[Tensor],
+        images: ImageList,
+        targets: list[Instances],
+        seen: list[Instances],
+        kept: list[Instances],
         num_classes: int,
     ) -> None:
         """
-        Put it into the event storage if :meth:`watch` was called in such an iteration, and not
-        again before the next.
-
         Args:
-            proposals, losses: see :meth:`OHEMMixin.select_hard_rois`.
-            hard (list[Tensor]): what it returns.
-            num_classes (int): number of foreground classes.
+            images, targets: see :meth:`ROIHeads.forward`.
+            seen, kept, num_classes: see :func:`log_mining`.
         """
-        if self._watched is None:
+        if self.period == 0 or get_event_storage().iter % self.period != 0:
             return
-        (image, objects), self._watched = self._watched, None
-        num_per_image = [len(x) for x in proposals]
-        loss = losses["loss_cls"] + losses["loss_box_reg"]
-        kept_losses = [x[y] for x, y in zip(loss.split(num_per_image), hard, strict=True)]
-        mined = [x[y] for x, y in zip(proposals, hard, strict=True)]
-        self._put_quantiles("ohem/loss", loss)
-        self._put_quantiles("ohem/loss_kept", torch.cat(kept_losses))
-        if "likeliest_class" in losses:
-            likeliest = losses["likeliest_class"].split(num_per_image)
-            is_bg = torch.cat([x.gt_classes for x in mined]) == num_classes
-            kept = torch.cat([x[y] for x, y in zip(likeliest, hard, strict=True)])
-            self._put_mistakes(kept[is_bg], num_classes)
-        self._put_picture(image, objects, mined[0], kept_losses[0], num_classes)
+        # Nobody sees, or clears, what is in the storage of another process.
+        if not comm.is_main_process():
+            return
+        self._put_quantiles("ohem/loss", _losses(seen))
+        self._put_quantiles("ohem/loss_kept", _losses(kept))
+        background = [x[x.gt_classes == num_classes] for x in kept]
+        self._put_mistakes(torch.cat([x.pred_classes for x in background]), num_classes)
+        self._put_picture(images[0], targets[0], kept[0], num_classes)
 
     def _put_quantiles(self, name: str, losses: Tensor) -> None:
         if len(losses) == 0:
@@ -149,28 +179,28 @@ class MiningMonitor:
         )
 
     def _put_picture(
-        self, image: Tensor, objects: Tensor, mined: Instances, losses: Tensor, num_classes: int
+        self, image: Tensor, targets: Instances, kept: Instances, num_classes: int
     ) -> None:
+        # Here, because it needs matplotlib, which training without pictures does not.
+        from ...visualization.hard_rois import draw_hard_rois
+
         mean, std = (
             torch.as_tensor(x, device=image.device).view(-1, 1, 1)
             for x in (self.pixel_mean, self.pixel_std)
         )
-        pixels = (image.float() * std + mean).permute(1, 2, 0).cpu()
-        pixels = convert_image_to_rgb(pixels, self.input_format).clip(0, 255)
-        # Darker, so that the colors are seen; and lines are too wide on small images.
-        picture = Visualizer(pixels / 2, scale=max(MIN_SIZE / max(pixels.shape), 1.0))
-        # The square root of the loss, because few losses are large.
-        shades = (losses / losses.amax().clamp(min=1e-6)).sqrt().tolist() if len(losses) else []
-        boxes = mined.proposal_boxes.tensor.tolist()
-        is_fg = (mined.gt_classes != num_classes).tolist()
-        for i in sorted(range(len(boxes)), key=lambda i: shades[i]):  # the hardest on top
-            picture.draw_box(
-                boxes[i],
-                alpha=1.0,
-                edge_color=colormaps["plasma"](shades[i]),
-                line_style="-" if is_fg[i] else ":",
-            )
-        for box in objects.tolist():
-            picture.draw_box(box, alpha=1.0, edge_color="white")
-        pixels = picture.get_output().get_image()
-        get_event_storage().put_image("ohem/hard_rois", pixels.transpose(2, 0, 1))
+        pixels = (image.float() * std + mean).round().clamp(0, 255).byte().permute(1, 2, 0).cpu()
+        picture = draw_hard_rois(
+            [convert_image_to_rgb(pixels, self.input_format)],
+            [targets.gt_boxes.to("cpu")],
+            [kept.to("cpu")],
+            num_classes,
+        )
+        get_event_storage().put_image("ohem/hard_rois", picture.transpose(2, 0, 1))
+
+
+def _losses(rois: list[Instances]) -> Tensor:
+    """
+    Returns:
+        Tensor: (R,) loss of each RoI of all images, as trained on.
+    """
+    return torch.cat([x.loss_cls + x.loss_box_reg for x in rois])

@@ -36,23 +36,23 @@ def check_minable(box_predictor: FastRCNNOutputLayers) -> None:
     Check that :func:`roi_losses` computes what ``box_predictor`` is trained with.
 
     Raises:
-        ValueError: if it does not: the predictor is no :class:`FastRCNNOutputLayers`, has a loss
-            of its own, or regresses rotated boxes.
+        ValueError: if it does not: the predictor is not a :class:`FastRCNNOutputLayers`, has its
+            own loss, or regresses rotated boxes.
     """
     name = type(box_predictor).__name__
     if not isinstance(box_predictor, FastRCNNOutputLayers):
         raise ValueError(
-            "The loss of each RoI, by which OHEM ranks them, is known for a FastRCNNOutputLayers "
-            f"box predictor, and not for {name}. Use other ROI heads (MODEL.ROI_HEADS.NAME)."
+            f"OHEM ranks RoIs by the loss of a FastRCNNOutputLayers, and {name} is not one. Use "
+            "other ROI heads (MODEL.ROI_HEADS.NAME)."
         )
     for method in _LOSS_METHODS:
         if getattr(type(box_predictor), method, None) is not getattr(
             FastRCNNOutputLayers, method, None
         ):
             raise ValueError(
-                "The loss of each RoI, by which OHEM ranks them, is known for the losses of "
-                f"FastRCNNOutputLayers, and not for {name}, whose {method}() is its own: what is "
-                "mined would not be what is trained. Use other ROI heads (MODEL.ROI_HEADS.NAME)."
+                f"OHEM ranks RoIs by the loss of FastRCNNOutputLayers, and {name} overrides "
+                f"{method}(): what is mined would not be what is trained. Use other ROI heads "
+                "(MODEL.ROI_HEADS.NAME)."
             )
     if len(box_predictor.box2box_transform.weights) != 4:
         raise ValueError(
@@ -63,7 +63,7 @@ def check_minable(box_predictor: FastRCNNOutputLayers) -> None:
     if loss_type != "smooth_l1" and loss_type not in _BOX_LOSSES:
         raise ValueError(
             f"MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE is '{loss_type}', which this detectron2 "
-            f"does not have. It may be one of: smooth_l1, {', '.join(_BOX_LOSSES)}."
+            f"does not have. It must be one of: smooth_l1, {', '.join(_BOX_LOSSES)}."
         )
 
 
@@ -71,12 +71,12 @@ def fed_loss_class_mask(
     box_predictor: FastRCNNOutputLayers, gt_classes: Tensor
 ) -> Optional[Tensor]:
     """
-    Draw the classes that the federated loss of one minibatch counts.
+    Draw the classes that count in the federated loss of one minibatch.
 
     Args:
         box_predictor (FastRCNNOutputLayers):
-        gt_classes (Tensor): long tensor of shape (R,), the labels of the whole minibatch, because
-            every class that occurs in it is counted.
+        gt_classes (Tensor): (R,) long tensor, the labels of the whole minibatch: every class in it
+            counts.
 
     Returns:
         Tensor or None: float tensor of shape (K,), 1 for the classes that count and 0 for others.
@@ -103,19 +103,18 @@ def roi_losses(
     class_mask: Optional[Tensor] = None,
 ) -> dict[str, Tensor]:
     """
-    Same as :meth:`FastRCNNOutputLayers.losses`, but for each RoI instead of their mean: the mean
-    of each tensor returned here is the loss of the same name there. Computed in float32, whatever
-    the precision of the predictions. It logs nothing.
+    :meth:`FastRCNNOutputLayers.losses` for each RoI: the mean of each tensor returned here is the
+    loss of the same name there. Computed in float32 regardless of the precision of the
+    predictions. Logs nothing.
 
     Args:
-        box_predictor (FastRCNNOutputLayers): says how predictions are compared with the ground
-            truth, and weighs the two losses.
+        box_predictor (FastRCNNOutputLayers): defines both losses and their weights.
         predictions: the class scores (R, K + 1) and box deltas (R, 4K), or (R, 4) for
             class-agnostic regression, that :meth:`FastRCNNOutputLayers.forward` returns.
-        proposals (list[Instances]): the R RoIs that were predicted on, a list over images. The
-            fields "proposal_boxes" and "gt_classes" are expected, and "gt_boxes" where an image
-            has objects. No RoI may have the label -1 (ignored): there is no loss on it.
-        class_mask (Tensor): from :func:`fed_loss_class_mask`, for a federated loss only.
+        proposals (list[Instances]): for each image, the RoIs that were predicted on, R in all,
+            with the fields "proposal_boxes" and "gt_classes", and "gt_boxes" where an image has
+            objects. No RoI may have the label -1 (ignored), which has no loss.
+        class_mask (Tensor): from :func:`fed_loss_class_mask`, only for a federated loss.
 
     Returns:
         dict[str, Tensor]: "loss_cls" and "loss_box_reg", each float32 of shape (R,), weighted by
@@ -123,13 +122,13 @@ def roi_losses(
     """
     scores, proposal_deltas = (x.float() for x in predictions)
     if len(scores) == 0:
-        # Sums over nothing, so that there is a gradient of the predictions, as of other losses.
+        # Empty sums, so that the losses are connected to the predictions.
         return {"loss_cls": scores.sum(dim=1), "loss_box_reg": proposal_deltas.sum(dim=1)}
 
     gt_classes = cat([p.gt_classes for p in proposals])
     proposal_boxes = cat([p.proposal_boxes.tensor for p in proposals])
-    # An image without objects has no "gt_boxes". All of its RoIs are background, for which any
-    # box will do: there is no box regression loss on them.
+    # An image without objects has no "gt_boxes". All of its RoIs are background, which has no box
+    # regression loss, so any box will do.
     gt_boxes = cat(
         [(p.gt_boxes if p.has("gt_boxes") else p.proposal_boxes).tensor for p in proposals]
     )
@@ -146,12 +145,12 @@ def objectness_losses(
     box_predictor: FastRCNNOutputLayers, scores: Tensor, gt_classes: Tensor
 ) -> Tensor:
     """
-    The part of each RoI's classification loss that is about object or background. The rest of it
-    is about which class, and 0 on background.
+    The part of each RoI's classification loss that tells object from background. The rest tells
+    classes apart, and is 0 on background.
 
-    - Of the softmax loss: -log p(background), or -log(1 - p(background)) on foreground. The rest is
+    - Softmax loss: -log p(background), or -log(1 - p(background)) on foreground. The rest is
       -log p(class | object).
-    - Of the sigmoid loss: on foreground, the term of its class. The rest is the other terms.
+    - Sigmoid loss: on foreground, the term of the RoI's class. The rest is the other terms.
 
     Args:
         box_predictor (FastRCNNOutputLayers):
@@ -159,8 +158,8 @@ def objectness_losses(
         gt_classes (Tensor): (R,) labels.
 
     Returns:
-        Tensor: float32 of shape (R,), weighted like "loss_cls". Not larger than that, if it is
-        without a federated loss.
+        Tensor: float32 of shape (R,), weighted like "loss_cls", and at most as large unless that
+        is a federated loss.
     """
     scores = scores.float()
     is_bg = gt_classes == scores.shape[1] - 1
