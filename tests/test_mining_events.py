@@ -19,9 +19,9 @@ from conftest import (
 )
 from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import EventStorage
-from ohem_d2.visualization.hard_rois import draw_hard_rois
 
 from ohem_d2.modeling.roi_heads.mining_events import MiningMonitor, log_mining
+from ohem_d2.visualization.hard_rois import draw_hard_rois
 
 MEAN, STD = (100.0, 110.0, 120.0), (57.0, 58.0, 59.0)
 PERIOD = {
