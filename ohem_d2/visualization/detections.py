@@ -13,7 +13,7 @@ from .panels import draw_box, draw_label, make_panels, render, show_image
 
 __all__ = ["draw_detections"]
 
-PANEL_SIZE = 375  # longer side, in pixels
+PANEL_SIZE = 410  # longer side, in pixels
 RIGHT_COLOR, WRONG_COLOR = "#2ecc40", "#ff4136"
 
 
