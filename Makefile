@@ -1,39 +1,46 @@
-# make demo: train and evaluate a detector with and without OHEM; then open output/demo/index.html
-# make test: run the tests
-# make zoo:  have the OHEM twin of every config in detectron2's model zoo train and infer
-# make lint: check style and types
-# make ablation WEIGHTS=model_final.pth CONFIG=configs/demo/faster_rcnn_R_18_ohem.yaml: what multiple
-#            scales, iterative box regression and voting do to a detector at test time, in a table.
-#            It goes on where it was stopped. Besides these two, it takes:
-#   MULTI_SCALE_WEIGHTS=   those of the same config, trained on multiple scales, for the last row
-#   OPTS='TEST.AUG.MIN_SIZES (128,160) DATASETS.TEST ("clutter_voc_test",)'
-#                          options of the config: values without a space, text in double quotes
-#   OUTPUT=output/ablation the folder of the table, and of what a run that was stopped has done
-# make bench WEIGHTS=model_final.pth: what all this costs in time, in tables. It takes CONFIG and
-#            OPTS as well, and CONFIG is the demo's by default
+# make demo         train and evaluate a detector with and without OHEM; then open output/demo/index.html
+# make test         run all tests, one process per core, at most WORKERS=4
+# make test-fast    run the quick ones while you write: under a minute, no training
+# make lint         check style and types
+# make zoo          train and test every config of detectron2's model zoo with OHEM, for a step
+# make results      generate the results pages and their figures from benchmarks/results/
+# make screenshots  retake the pictures of docs/hard_examples.md from what make demo and
+#                   benchmarks.find_mistakes wrote; needs Chromium
 #
-# make results: docs/results.md and its pictures again, of what is in benchmarks/results/
-# make screenshots: the pictures of docs/hard_examples.md again, of what make demo and
-#            benchmarks/find_mistakes.py have left. It needs Chromium.
+# make ablation WEIGHTS=model_final.pth CONFIG=configs/demo/faster_rcnn_R_18_ohem.yaml
+#     Test a detector with and without multiple scales, iterative box regression and voting, and print
+#     a table. Resumes where it was stopped. Options:
+#       MULTI_SCALE_WEIGHTS=   weights of the same config from multi-scale training, for the last row
+#       OPTS='TEST.AUG.MIN_SIZES (128,160) DATASETS.TEST ("clutter_voc_test",)'
+#                              options of the config: values without spaces, text in double quotes
+#       OUTPUT=output/ablation the folder for the table and for what an interrupted run has finished
+# make bench WEIGHTS=model_final.pth
+#     Measure the time that these take. Takes CONFIG (by default the demo's) and OPTS as well.
 #
-# Each sets up .venv/ if needed. Settings:
-#   PYTHON=python3.12     the Python that .venv/ is made with, 3.10 or newer
-#   DETECTRON2=REQUIREMENT the detectron2 to use instead of the package index's: whatever pip
-#                          takes, such as a folder or git+https://github.com/facebookresearch/detectron2
+# Each target sets up .venv/ if needed. Settings:
+#   PYTHON=python3.12       the Python to create .venv/ with, 3.10 or newer
+#   DETECTRON2=REQUIREMENT  the detectron2 to use instead of the package index's: anything that pip
+#                           takes, such as a folder or git+https://github.com/facebookresearch/detectron2
 
 PYTHON ?= python3
 DETECTRON2 ?=
 
 OUTPUT ?= output/ablation
+WORKERS ?= 4
 
-.PHONY: demo test zoo lint ablation bench results screenshots setup
+.PHONY: demo test test-fast zoo lint ablation bench results screenshots setup
 
 demo: setup
-	@# -W ignore: PyTorch warns of what detectron2 0.5 uses.
+	@# -W ignore: detectron2 0.5 uses what PyTorch has deprecated.
 	.venv/bin/python -W ignore tools/demo.py
 
+PYTEST = .venv/bin/python -m pytest -n auto --maxprocesses $(WORKERS) --dist worksteal
+
 test: setup
-	.venv/bin/python -m pytest
+	$(PYTEST)
+
+test-fast: setup
+	$(PYTEST) -m "not slow"
 
 zoo: setup
 	@.venv/bin/python -W ignore tools/zoo.py
@@ -43,7 +50,7 @@ lint: setup
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-# Each option is quoted: there are parentheses in some.
+# Each option is quoted because some contain parentheses.
 ablation: given-WEIGHTS given-CONFIG setup
 	@.venv/bin/python -W ignore tools/ablation.py --config-file "$(CONFIG)" --weights "$(WEIGHTS)" \
 		$(if $(MULTI_SCALE_WEIGHTS),--multi-scale-weights "$(MULTI_SCALE_WEIGHTS)") \

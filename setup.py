@@ -6,6 +6,23 @@ setup(
     name="ohem_d2",
     version="0.1.0",
     description="Online hard example mining (Shrivastava et al. 2016) for detectron2",
+    author="The ohem_d2 authors",
+    license_expression="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords=["object detection", "hard example mining", "OHEM", "detectron2", "PyTorch"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     packages=find_packages(include=["ohem_d2*"]),
@@ -13,15 +30,15 @@ setup(
         "ohem_d2": ["py.typed", "visualization/*.html", "visualization/*.css", "visualization/*.js"]
     },
     python_requires=">=3.10",
-    # torch, torchvision and detectron2 are not listed: like detectron2 itself does, this package
-    # uses the builds that its user has chosen, and never installs others over them.
+    # torch, torchvision and detectron2 are not listed: like detectron2 itself, this package uses
+    # the builds that its user has chosen and never replaces them.
     install_requires=["fvcore>=0.1.5", "numpy", "pycocotools>=2.0.2"],
     extras_require={
-        # The generator of the demo's dataset, and pictures.
+        # The demo's dataset, pictures and pages.
         "demo": ["jinja2", "matplotlib", "opencv-python", "tabulate"],
-        # Selective search, and proposals in MATLAB's files. It has all of opencv-python.
+        # Selective search, and proposals in MATLAB files. A superset of opencv-python.
         "proposals": ["opencv-contrib-python", "scipy"],
-        # Weights in Caffe's files, which OpenCV 5 cannot read.
+        # Caffe weights, which OpenCV 5 cannot read.
         "caffe": ["opencv-python<5"],
     },
 )

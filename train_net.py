@@ -3,6 +3,7 @@
 Train and evaluate a detector with or without online hard example mining.
 
     python train_net.py --config-file configs/demo/faster_rcnn_R_18_ohem.yaml
+    python train_net.py --config-file ... --import my_datasets
     python train_net.py --config-file ... --resume
     python train_net.py --config-file ... --eval-only MODEL.WEIGHTS model_final.pth
     python train_net.py --config-file ... --eval-only MODEL.WEIGHTS model_final.pth \
@@ -27,6 +28,7 @@ from ohem_d2.engine import (
     InputError,
     check_inputs,
     fall_back_to_cpu,
+    import_module,
     load_config,
 )
 from ohem_d2.evaluation import evaluate_model, to_results, write_evaluations
@@ -74,10 +76,23 @@ class Trainer(DefaultTrainer):
         return super().build_hooks()
 
 
+def argument_parser():
+    parser = default_argument_parser()
+    parser.add_argument(
+        "--import",
+        metavar="MODULE",
+        dest="module",
+        help="a Python module that registers your datasets or models, such as my_datasets",
+    )
+    return parser
+
+
 def setup(args):
     """
     Create configs and perform basic setups.
     """
+    if args.module:
+        import_module(args.module)
     cfg = load_config(args.config_file, args.opts)
     falls_back = fall_back_to_cpu(cfg)
     check_inputs(cfg, args.eval_only, args.resume)
@@ -142,7 +157,7 @@ def run(cfg, args):
 
 
 if __name__ == "__main__":
-    args = default_argument_parser().parse_args()
+    args = argument_parser().parse_args()
     launch(
         main,
         args.num_gpus,

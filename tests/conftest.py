@@ -3,15 +3,22 @@ Configs, and small ROI heads and RoIs for the tests of the method.
 """
 
 import faulthandler
-import time
+import logging
+import multiprocessing as mp
+import os
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from pathlib import Path
+
+# One thread per process, also in those that tests start: the tensors of tests are small, and the
+# tests themselves run in parallel. PyTorch and OpenCV read these when they are imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
 
 import cv2
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_pascal_voc
@@ -20,6 +27,7 @@ from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import BitMasks, Boxes, Instances, Keypoints
 from detectron2.utils.events import EventStorage
+from hypothesis import settings
 
 from ohem_d2 import add_ohem_config
 from ohem_d2.data.datasets.clutter import register_clutter
@@ -27,6 +35,10 @@ from ohem_d2.modeling.roi_heads.box_branch import box_predictors
 
 # So that a failed assertion in them shows its values, as in tests.
 pytest.register_assert_rewrite("oracles", "pages")
+
+# On a busy machine, an example may take any time.
+settings.register_profile("ohem_d2", deadline=None)
+settings.load_profile("ohem_d2")
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
@@ -36,6 +48,19 @@ INPUT_SHAPE = {
     "p2": ShapeSpec(channels=8, stride=4),
     "p3": ShapeSpec(channels=8, stride=8),
 }
+
+LOGGERS = ("detectron2", "fvcore", "ohem_d2")
+
+
+@pytest.fixture(autouse=True)
+def own_loggers(monkeypatch):
+    """
+    The handlers that a test sets up do not log what later tests do.
+    """
+    for name in LOGGERS:
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
@@ -254,42 +279,54 @@ def use_clutter(root):
     register_clutter(str(root))
 
 
-def run_in_two_processes(function, *arguments):
+@pytest.fixture(scope="module")
+def run_in_two_processes():
     """
+    A function that calls another one in two processes, which form a process group. They are
+    started once for all tests of a module.
+
     Args:
-        function: takes its rank and the arguments.
+        function: takes its rank and the arguments
+        arguments: its other arguments
 
     Returns:
-        dict: what it returns, by rank.
+        dict: what the function returns, by rank
     """
-    # The processes meet in a store of this one, which is there until both have ended. A file is
-    # removed by one while the other may open it.
+    # This process keeps the store in which they meet: it outlives both.
     store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
-    with mp.Manager() as manager:
-        results = manager.dict()
-        context = mp.start_processes(
-            _run_in_a_process,
-            (store.port, function, arguments, results),
-            nprocs=2,
-            join=False,
-            start_method="spawn",
-        )
-        deadline = time.monotonic() + 300
-        while not context.join(timeout=1):
-            if time.monotonic() > deadline:
-                for process in context.processes:
-                    process.kill()
-                pytest.fail("The processes wait for each other.")
-        return dict(results)
+    pool = ProcessPoolExecutor(
+        2, mp.get_context("spawn"), initializer=_join_process_group, initargs=(store.port,)
+    )
+
+    def run(function, *arguments):
+        futures = [pool.submit(_run_in_process_group, function, arguments) for _ in range(2)]
+        done, running = wait(futures, timeout=300, return_when=FIRST_EXCEPTION)
+        failed = [x for x in done if x.exception()]
+        if failed or running:
+            for process in pool._processes.values():
+                process.kill()
+        for x in failed:
+            x.result()
+        if running:
+            pytest.fail("The processes wait for each other.")
+        return dict(x.result() for x in futures)
+
+    yield run
+    pool.shutdown()
 
 
-def _run_in_a_process(rank, port, function, arguments, results):
+def _join_process_group(port):
     faulthandler.enable()
     store = dist.TCPStore("localhost", port, is_master=False)
+    rank = store.add("processes", 1) - 1
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    results[rank] = function(rank, *arguments)
-    dist.barrier()  # none leaves while the other still talks to it
-    dist.destroy_process_group()
+
+
+def _run_in_process_group(function, arguments):
+    dist.barrier()  # one call in each process
+    result = function(dist.get_rank(), *arguments)
+    dist.barrier()
+    return dist.get_rank(), result
 
 
 def make_voc(root, name, images, year=2012):

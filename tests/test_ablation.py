@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import load_config, use_clutter
-from detectron2.engine import default_argument_parser
 from detectron2.modeling import build_model
 
 import train_net
@@ -130,7 +129,7 @@ def evaluate(weights, output, *options):
     """
     arguments = ["--config-file", CONFIG, "--eval-only", *TINY, *options]
     arguments += ["MODEL.WEIGHTS", str(weights), "OUTPUT_DIR", str(output)]
-    results = train_net.main(default_argument_parser().parse_args(arguments))
+    results = train_net.main(train_net.argument_parser().parse_args(arguments))
     task = "bbox_TTA" if options else "bbox"
     return {name: results[name][task] for name in NAMES}
 

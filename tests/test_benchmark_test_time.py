@@ -33,6 +33,7 @@ def run(monkeypatch, *arguments):
     benchmark.main()
 
 
+@pytest.mark.slow
 def test_tables(small, tmp_path, monkeypatch, capsys):
     output = tmp_path / "new/bench.md"
     options = ["TEST.AUG.MIN_SIZES", "(64,80)", "INPUT.MIN_SIZE_TEST", "64"]

@@ -40,7 +40,7 @@ def tensors(rows, device="cpu"):
     beta=st.sampled_from([0.5, 1.0, 3.0]),
     max_pairs=st.sampled_from([1, 30, 10**6]),
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_is_the_slow_one(device, rows, nms_thresh, iou_thresh, method, beta, max_pairs):
     boxes, scores, classes = tensors(rows, device)
     with pytest.MonkeyPatch.context() as patch:

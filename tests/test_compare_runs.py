@@ -1,5 +1,5 @@
 """
-tools/compare_runs.py as its users run it: as a process, on what train_net.py has written.
+tools/compare_runs.py on what train_net.py has written.
 """
 
 import html
@@ -12,10 +12,10 @@ from pathlib import Path
 
 import compare_runs
 import pytest
-from conftest import ROOT, make_voc, use_clutter
+from conftest import make_voc, use_clutter
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from pages import fits_its_window
-from tiny_training import CONFIG, TINY
+from tiny_training import run_train_net
 
 from ohem_d2.data.datasets.clutter import generate_clutter
 
@@ -26,17 +26,10 @@ CLASSES = (RUN_B, "\"&amp;'", "卷心菜")
 IMAGE_IDS = ("<b>&amp;'", "卷心菜")
 
 
-def train(datasets, folder, heads, test_datasets):
-    options = ["SOLVER.MAX_ITER", "2", "SOLVER.STEPS", "()", "MODEL.ROI_HEADS.NAME", heads]
-    options += ["OUTPUT_DIR", str(folder), "DATASETS.TEST", str(tuple(test_datasets))]
-    subprocess.run(
-        [sys.executable, "train_net.py", "--config-file", CONFIG, *TINY, *options],
-        cwd=ROOT,
-        env={**os.environ, "DETECTRON2_DATASETS": str(datasets)},
-        check=True,
-        capture_output=True,
-        timeout=300,
-    )
+def train(folder, heads, test_datasets):
+    options = ["SOLVER.MAX_ITER", 2, "SOLVER.STEPS", (), "MODEL.ROI_HEADS.NAME", heads]
+    options += ["OUTPUT_DIR", folder, "DATASETS.TEST", tuple(test_datasets)]
+    run_train_net(options=options)
     for file in folder.glob("*.pth"):
         file.unlink()
 
@@ -48,13 +41,9 @@ def trained(tmp_path_factory):
     """
     root = tmp_path_factory.mktemp("trained")
     generate_clutter(str(root / "datasets"), 0, {"train": 4, "test": 4})
-    train(
-        root / "datasets",
-        root / "a",
-        "HeuristicROIHeads",
-        ["clutter_voc_test", "clutter_coco_test"],
-    )
-    train(root / "datasets", root / RUN_B, "OHEMROIHeads", ["clutter_voc_test"])
+    use_clutter(root / "datasets")
+    train(root / "a", "HeuristicROIHeads", ["clutter_voc_test", "clutter_coco_test"])
+    train(root / RUN_B, "OHEMROIHeads", ["clutter_voc_test"])
     return root
 
 

@@ -59,6 +59,7 @@ def initial(cfg):
     return weights, [x["image_id"] for _ in range(3) for x in next(loader)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["paper", "background"])
 def test_recipes_begin_with_the_same_weights_and_see_the_same_images(recipe, clutter):
     weights, images = initial(config("clutter", "stock"))
@@ -112,6 +113,7 @@ def make_run(monkeypatch, tmp_path, recipe):
     return json.loads((folder / "result.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_run(clutter, monkeypatch, tmp_path):
     result = make_run(monkeypatch, tmp_path, {"MODEL.ROI_HEADS.NAME": "OHEMROIHeads"})
     assert (result["dataset"], result["recipe"], result["seed"]) == ("clutter", "tried", 2)
@@ -127,6 +129,7 @@ def test_a_run(clutter, monkeypatch, tmp_path):
     assert {"commit", "machine", "torch", "detectron2", "date"} <= set(result)
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_is_a_result(clutter, monkeypatch, tmp_path):
     diverging = {
         "SOLVER.BASE_LR": 1e30,

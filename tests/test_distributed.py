@@ -12,7 +12,6 @@ from conftest import (
     make_features,
     make_proposals,
     make_targets,
-    run_in_two_processes,
 )
 from detectron2.utils.events import EventStorage
 from torch.nn.parallel import DistributedDataParallel
@@ -49,7 +48,7 @@ def train(rank, options, objects):
     return {name: p.detach() for name, p in model.module.named_parameters()}
 
 
-def check_training(options, objects):
+def check_training(run_in_two_processes, options, objects):
     """
     Two processes train without waiting for each other forever, and end with the same parameters,
     all of them changed.
@@ -75,12 +74,12 @@ def check_training(options, objects):
         ),
     ],
 )
-def test_one_rank_has_nothing_to_learn_from(options):
+def test_one_rank_has_nothing_to_learn_from(run_in_two_processes, options):
     # Not an object nor a proposal, and in the last step none on either.
-    check_training(options, objects=[[3, 3, 0], [0, 0, 0]])
+    check_training(run_in_two_processes, options, objects=[[3, 3, 0], [0, 0, 0]])
 
 
-def test_synchronized_batch_norm_with_different_numbers_of_rois():
+def test_synchronized_batch_norm_with_different_numbers_of_rois(run_in_two_processes):
     # 9 mining batches in one process and 3 in the other: were batch norm synchronized in each,
     # the first would wait for the second.
     options = {
@@ -88,4 +87,4 @@ def test_synchronized_batch_norm_with_different_numbers_of_rois():
         "MODEL__ROI_BOX_HEAD__CONV_DIM": 8,
         "MODEL__ROI_BOX_HEAD__NORM": "naiveSyncBN",
     }
-    check_training(options, objects=[[3, 3], [1, 1]])
+    check_training(run_in_two_processes, options, objects=[[3, 3], [1, 1]])

@@ -131,6 +131,7 @@ def test_the_table(monkeypatch):
     assert table["any", "all", "loss"] == ["100 / 33", "62 / 83"]
 
 
+@pytest.mark.slow
 def test_mistakes_in_the_annotations_that_a_detector_was_trained_on(
     clutter, tmp_path, monkeypatch, capsys
 ):

@@ -29,7 +29,7 @@ IMAGES = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(IMAGES, st.integers(1, 4), st.data())
 def test_the_hardest_of_each_kind_stopped_or_not(tmp_path_factory, images, max_per_kind, data):
     path = tmp_path_factory.mktemp("list") / "examples.json"

@@ -1,5 +1,5 @@
 """
-What the README says of the code.
+What the README and the other pages say about the code.
 """
 
 import ast
@@ -8,22 +8,46 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, flat, load_config
+from conftest import (
+    ROOT,
+    build_heads,
+    flat,
+    heads_config,
+    load_config,
+    make_features,
+    make_proposals,
+    make_targets,
+    use_clutter,
+)
 from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
+from detectron2.structures import ImageList
+from detectron2.utils.events import EventStorage
 
+import ohem_d2
 from ohem_d2 import OHEMMixin, add_ohem_config
+from ohem_d2.data.datasets.clutter import generate_clutter
 
-README = (ROOT / "README.md").read_text()
-PAGES = ["README.md", *(f"docs/{x.name}" for x in (ROOT / "docs").glob("*.md"))]
-SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PAGES = sorted(
+    str(x.relative_to(ROOT)) for folder in (ROOT, ROOT / "docs") for x in folder.glob("*.md")
+)
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS)
+def read(page):
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def snippets(page):
+    return re.findall(r"```python\n(.*?)```", read(page), re.DOTALL)
+
+
+@pytest.mark.parametrize("snippet", range(3))
 def test_snippets_build_a_model_that_mines(snippet):
+    assert len(snippets("README.md")) == 3
     names = {}
-    exec(snippet, names)
+    exec(snippets("README.md")[snippet], names)
     cfg = names["cfg"]
     cfg.MODEL.DEVICE = "cpu"
     if cfg.MODEL.BACKBONE.NAME == "build_resnet_backbone":  # detectron2's default is C4
@@ -31,39 +55,59 @@ def test_snippets_build_a_model_that_mines(snippet):
         cfg.MODEL.RPN.IN_FEATURES = cfg.MODEL.ROI_HEADS.IN_FEATURES = ["res5"]
         cfg.MODEL.ROI_BOX_HEAD.NAME = "FastRCNNConvFCHead"
         cfg.MODEL.ROI_BOX_HEAD.NUM_FC = 1
+        cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 16  # fast
     assert isinstance(build_model(cfg).roi_heads, OHEMMixin)
-
-
-def test_there_are_snippets():
-    assert len(SNIPPETS) == 3
 
 
 @pytest.mark.parametrize("snippet", range(2))
 @torch.no_grad()
 def test_snippets_of_test_time(snippet):
-    text = (ROOT / "docs/test_time.md").read_text()
-    snippets = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(snippets) == 2
+    assert len(snippets("docs/test_time.md")) == 2
     options = ["MODEL.DEVICE", "cpu", "TEST.AUG.ENABLED", True, "TEST.BOX_VOTING.ENABLED", True]
     cfg = load_config("demo/faster_rcnn_R_18.yaml", *options)
     predictor = DefaultPredictor(cfg)
     names = {"cfg": cfg, "model": predictor.model}
-    exec(snippets[snippet], names)
+    exec(snippets("docs/test_time.md")[snippet], names)
     predictor.model = names["model"]
     output = predictor(np.zeros((60, 80, 3), dtype=np.uint8))
     assert output["instances"].image_size == (60, 80)
 
 
+def test_snippets_of_own_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    coco, voc, config = snippets("docs/own_data.md")
+    exec(coco, {})
+    exec(voc, {})
+    exec(config, {})
+    cfg = load_config(tmp_path / "my_config.yaml")
+    assert cfg.MODEL.ROI_HEADS.NAME == "OHEMROIHeads"
+    datasets = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST, "my_voc_train", "my_voc_val")
+    assert set(datasets) <= set(DatasetCatalog.list())
+    types = {MetadataCatalog.get(x).evaluator_type for x in datasets}
+    assert types == {"coco", "pascal_voc"}
+
+
+def test_snippet_of_ignore_regions(tmp_path):
+    generate_clutter(str(tmp_path), 0, {"train": 4, "test": 1})
+    use_clutter(tmp_path)
+    (snippet,) = snippets("docs/ignore_regions.md")
+    names = {"cfg": load_config("demo/faster_rcnn_R_18.yaml", "DATALOADER.NUM_WORKERS", 0)}
+    exec(snippet, names)
+    batch = next(iter(names["loader"]))
+    assert all(x["instances"].has("gt_boxes") for x in batch)
+
+
 def test_settings():
     """
-    The table has every key that is added to detectron2's config, with its default.
+    The page has every key that is added to detectron2's config, with its default, and no other.
     """
     theirs = dict(flat(get_cfg()))
     cfg = get_cfg()
     add_ohem_config(cfg)
     added = {k: v for k, v in flat(cfg) if k not in theirs}
-    rows = dict(re.findall(r"^\| `([A-Z][\w.]+)` \| (.*?) \|", README, re.MULTILINE))
-    rows = {k: ast.literal_eval(v) for k, v in rows.items()}
+    table_rows = re.findall(r"^\| `([A-Z][\w.]+)` \| (.*?) \|", read("docs/settings.md"), re.M)
+    assert len({k for k, _ in table_rows}) == len(table_rows)
+    rows = {k: ast.literal_eval(v) for k, v in table_rows}
     assert rows.pop("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE") == (
         cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
     )
@@ -71,16 +115,57 @@ def test_settings():
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_files(page):
-    text = (ROOT / page).read_text()
-    for link in re.findall(r"\]\(((?!http|#)[^)#]+)[^)]*\)", text):
-        assert ((ROOT / page).parent / link).exists(), link
-    for file in re.findall(r"`((?:tools|configs|ohem_d2|tests)/[\w/.]*)`", text):
-        assert (ROOT / file).exists(), file
+def test_keys_exist(page):
+    cfg = get_cfg()
+    add_ohem_config(cfg)
+    keys = dict(flat(cfg))
+    for key in re.findall(r"`((?:MODEL|SOLVER|TEST|DATASETS|INPUT)(?:\.[A-Z0-9_]+)+)", read(page)):
+        assert key in keys or any(x.startswith(f"{key}.") for x in keys), key
+
+
+def test_scalars():
+    """
+    The page has every scalar and picture of a step, and no other.
+    """
+    heads = build_heads(heads_config(VIS_PERIOD=1, MODEL__OHEM__WARMUP_ITERS=0))
+    targets = make_targets((3, 2))
+    images = ImageList.from_tensors([torch.zeros(3, *x.image_size) for x in targets], 32)
+    with EventStorage(0) as storage:
+        heads(images, make_features(2), make_proposals(targets, [30, 30]), targets)
+    logged = {*storage.latest(), *(name for name, _, _ in storage._vis_data)}
+    logged = {re.sub(r"mistaken_for/.*", "mistaken_for/CLASS", x) for x in logged}
+    section = read("docs/settings.md").split("## What it logs")[1]
+    described = set(re.findall(r"`((?:ohem|roi_head)/[\w/]+)`", section))
+    # detectron2's own predictor logs what it does of the kept RoIs.
+    assert described == {x for x in logged if not x.startswith("fast_rcnn/")}
+
+
+def anchors(page):
+    """
+    Of the headings of a page, as GitHub makes them.
+    """
+    text = re.sub(r"```.*?```", "", read(page), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.*)", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", x.lower()).replace(" ", "-") for x in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_files(page):
+    folder = (ROOT / page).parent
+    for link in re.findall(r"\]\(((?!http)[^)]+)\)", read(page)):
+        file, _, anchor = link.partition("#")
+        target = (folder / file).resolve() if file else ROOT / page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target.relative_to(ROOT)), link
+    # Of commands as well; "NAME" and "*" stand for others.
+    file_names = r"\b((?:tools|configs|ohem_d2|tests|benchmarks|docs/figures)/[\w/.-]*\w)(?![\w*])"
+    for file in re.findall(file_names, read(page)):
+        assert "NET" in file or (ROOT / file).exists(), file
 
 
 def test_configs_that_are_described_are_there():
-    text = (ROOT / "docs/configs.md").read_text()
+    text = read("docs/configs.md")
     described = set()
     for net in ("VGG16", "VGG_CNN_M_1024"):
         described |= {
@@ -97,11 +182,27 @@ def test_configs_that_are_described_are_there():
     assert described == {x for x in there if not x.startswith("Base-")}
 
 
-def test_results_are_those_of_the_page():
-    section = README.split("## Does it help?")[1].split("\n## ")[0]
-    page = (ROOT / "docs/results.md").read_text()
-    rows = [x for x in section.splitlines() if x.startswith("|")]
-    assert len(rows) == 2 * 5  # two datasets, three recipes
-    assert all(row in page for row in rows)
-    numbers = re.findall(r"\d+\.\d AP\b", section)
-    assert numbers and all(x in page for x in numbers)
+def test_results_are_those_of_the_pages():
+    """
+    Every number of the README's table is on the pages of results.
+    """
+    section = read("README.md").split("## Does it help?")[1].split("\n## ")[0]
+    rows = [x for x in section.splitlines() if x.startswith("|")][2:]
+    assert len(rows) == 2
+    results = "".join(read(x) for x in PAGES if x.startswith("docs/results"))
+    for row in rows:
+        dataset, *values, _ = (x.strip() for x in row.strip("|").split("|"))
+        assert len(values) == 4 and all(x in results for x in (dataset, *values)), row
+
+
+def test_versions_agree():
+    versions = {
+        re.search(pattern, read(file)).group(1)
+        for file, pattern in {
+            "setup.py": r'version="([^"]+)"',
+            "CITATION.cff": r"\nversion: (\S+)",
+            "README.md": r"version *= \{([^}]+)\}",
+            "CHANGELOG.md": r"\n## (\S+)",
+        }.items()
+    }
+    assert versions == {ohem_d2.__version__}

@@ -71,6 +71,7 @@ def run(monkeypatch, folder, *arguments):
     return [json.loads(x) for x in text.splitlines()]
 
 
+@pytest.mark.slow
 def test_all_models(tmp_path, monkeypatch):
     lines = run(monkeypatch, tmp_path)
     assert all({"commit", "machine", "torch", "detectron2", "date"} <= set(x) for x in lines)

@@ -4,7 +4,7 @@ import time
 
 import pytest
 import torch
-from conftest import load_config, run_in_two_processes, use_clutter
+from conftest import load_config, use_clutter
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from torch import nn
@@ -99,7 +99,7 @@ def evaluate_in_a_process(rank, root, output):
     return metrics(evaluate(root, output, *ON))
 
 
-def test_two_processes_are_one(root, tmp_path):
+def test_two_processes_are_one(root, tmp_path, run_in_two_processes):
     results = run_in_two_processes(evaluate_in_a_process, root, tmp_path / "two")
     assert results[0] == metrics(evaluate(root, tmp_path / "one", *ON))
     assert all(json.loads(x[2]) == {} for x in results[1])

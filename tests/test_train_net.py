@@ -1,5 +1,5 @@
 """
-train_net.py as its users run it: as a process, on a tiny dataset.
+train_net.py on a tiny dataset.
 """
 
 import json
@@ -10,13 +10,13 @@ import subprocess
 import sys
 import time
 
+import compute_proposals
 import pytest
 import torch
 from conftest import ROOT, load_config, use_clutter
-from detectron2.engine import default_argument_parser
 from detectron2.modeling import build_model
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny_training import CONFIG, TINY
+from tiny_training import CONFIG, TINY, parse, run_train_net
 
 import train_net
 from ohem_d2.data.datasets.clutter import generate_clutter
@@ -29,35 +29,6 @@ def datasets(tmp_path_factory):
     return root
 
 
-def start(datasets, output, *arguments):
-    command = [sys.executable, "train_net.py", "--config-file", CONFIG, *arguments]
-    options = [*TINY, "OUTPUT_DIR", str(output)]
-    # Options come last, and may be overridden by those of the caller.
-    if "MODEL.WEIGHTS" in arguments:
-        command, options = command[:-2], [*options, *arguments[-2:]]
-    return subprocess.Popen(
-        [*command, *options],
-        cwd=ROOT,
-        env={**os.environ, "DETECTRON2_DATASETS": str(datasets)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def finish(process):
-    log, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, log[-3000:]
-    return log
-
-
-def results(log):
-    """
-    What the evaluators print of each dataset.
-    """
-    return [line.split("copypaste: ")[1] for line in log.splitlines() if "copypaste: " in line]
-
-
 def optimizer_state(checkpoint):
     # Where detectron2 saves it; 0.5 does not, and train_net.py does.
     trainer = checkpoint["trainer"].get("_trainer") or checkpoint["optimizer"]
@@ -65,8 +36,16 @@ def optimizer_state(checkpoint):
 
 
 def test_train_kill_resume_evaluate(datasets, tmp_path):
+    use_clutter(datasets)
     output = tmp_path / "output"
-    process = start(datasets, output)
+    process = subprocess.Popen(
+        [sys.executable, "train_net.py", "--config-file", CONFIG, *TINY, "OUTPUT_DIR", output],
+        cwd=ROOT,
+        env={**os.environ, "DETECTRON2_DATASETS": str(datasets)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     last = output / "last_checkpoint"
     deadline = time.monotonic() + 300
     while not (last.exists() and last.read_text() >= "model_0000002.pth"):
@@ -85,8 +64,8 @@ def test_train_kill_resume_evaluate(datasets, tmp_path):
     iteration = checkpoint["iteration"]
     assert killed_at == f"model_{iteration:07d}.pth"
 
-    log = finish(start(datasets, output, "--resume"))
-    results_of_training = results(log)
+    run_train_net("--resume", options=["OUTPUT_DIR", output])
+    log = (output / "log.txt").read_text()
     assert f"Starting training from iteration {iteration + 1}" in log
     assert "RoI sampling in training: OHEMROIHeads (online hard example mining), the 64 " in log
     assert (output / "model_final.pth").exists() and last.read_text() == "model_final.pth"
@@ -102,15 +81,9 @@ def test_train_kill_resume_evaluate(datasets, tmp_path):
     trained = {k: v for line in metrics for k, v in line.items()}
     assert trained["ohem/num_kept"] <= 64 < trained["ohem/num_rois"]
 
-    log = finish(
-        start(
-            datasets,
-            tmp_path / "evaluated",
-            "--eval-only",
-            "MODEL.WEIGHTS",
-            str(output / "model_final.pth"),
-        )
-    )
+    options = ["OUTPUT_DIR", tmp_path / "evaluated", "MODEL.WEIGHTS", output / "model_final.pth"]
+    run_train_net("--eval-only", options=options)
+    log = (tmp_path / "evaluated/log.txt").read_text()
     assert "Evaluation results for clutter_voc_test" in log
     assert "Evaluation results for clutter_coco_test" in log
     assert not (tmp_path / "evaluated" / "model_final.pth").exists()  # nothing was trained
@@ -118,13 +91,13 @@ def test_train_kill_resume_evaluate(datasets, tmp_path):
     detections = json.loads((tmp_path / "evaluated" / folder).read_text())
     assert detections == json.loads((output / folder).read_text())
     # The results are those at the end of training, which are in the metrics too.
-    assert len(results_of_training) == 6 and results(log) == results_of_training
+    results, again = (
+        [x["results"] for x in json.loads((folder / "results.json").read_text())]
+        for folder in (output, tmp_path / "evaluated")
+    )
+    assert len(results) == 2 and again == results
     assert "clutter_coco_test/bbox/AP50" in trained
     assert math.isfinite(trained["clutter_voc_test/bbox/AP50"])
-
-
-def parse(*arguments, options=()):
-    return default_argument_parser().parse_args([*arguments, *TINY, *options])
 
 
 def test_resumed_optimizer_and_scheduler(datasets, tmp_path, monkeypatch):
@@ -171,6 +144,21 @@ def test_wrong_input_ends_it_with_a_message(datasets, config, options, message):
         train_net.main(parse("--config-file", config, options=options))
 
 
+def test_import_registers_datasets(datasets, tmp_path, monkeypatch):
+    use_clutter(datasets)
+    (tmp_path / "my_data_for_training.py").write_text(
+        "from detectron2.data.datasets import register_coco_instances\n"
+        f"folder = {str(datasets / 'clutter')!r}\n"
+        'register_coco_instances("my_training", {}, f"{folder}/coco/instances_test.json", folder)\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    arguments = ("--config-file", CONFIG, "--import", "my_data_for_training")
+    options = ["DATASETS.TRAIN", "('my_training',)", "OUTPUT_DIR", str(tmp_path / "out")]
+    assert train_net.setup(parse(*arguments, options=options)).DATASETS.TRAIN == ("my_training",)
+    with pytest.raises(SystemExit, match=r"train_net.py: --import no_such: No module named"):
+        train_net.main(parse("--config-file", CONFIG, "--import", "no_such"))
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """
@@ -200,8 +188,7 @@ def test_eval_only_augmented(datasets, tmp_path, weights, monkeypatch):
 
     def run(name, *more):
         output = ["OUTPUT_DIR", str(tmp_path / name)]
-        arguments = ("--config-file", CONFIG, "--eval-only")
-        return train_net.main(parse(*arguments, options=[*options, *output, *more]))
+        return run_train_net("--eval-only", options=[*options, *output, *more])
 
     plain, both = run("plain"), run("both", *AUGMENTED)
     assert list(both) == ["clutter_voc_test", "clutter_coco_test"]
@@ -223,7 +210,7 @@ def test_eval_only_augmented(datasets, tmp_path, weights, monkeypatch):
         lambda self: in_training.extend(self.test(self.cfg, self.model)["clutter_voc_test"]),
     )
     options += ["OUTPUT_DIR", str(tmp_path / "trained"), *AUGMENTED]
-    trained = train_net.main(parse("--config-file", CONFIG, options=options))
+    trained = run_train_net(options=options)
     assert in_training == ["bbox"]
     assert list(trained["clutter_voc_test"]) == ["bbox", "bbox_TTA"]
 
@@ -242,7 +229,7 @@ def test_weights_that_cannot_be_evaluated(datasets, tmp_path, weights, options, 
     use_clutter(datasets)
     options = ["MODEL.WEIGHTS", weights, "OUTPUT_DIR", str(tmp_path / "output"), *options]
     with pytest.raises(SystemExit, match=f"train_net.py: .*{message}"):
-        train_net.main(parse("--config-file", CONFIG, "--eval-only", options=options))
+        run_train_net("--eval-only", options=options)
     assert not list(tmp_path.rglob("*results*"))
 
 
@@ -259,16 +246,18 @@ def test_a_scale_that_exceeds_the_memory(datasets, tmp_path, weights, monkeypatc
 
     monkeypatch.setattr(torch.nn.functional, "conv2d", conv2d)
     with pytest.raises(SystemExit, match="train_net.py: The memory is too small for an image of"):
-        train_net.main(parse("--config-file", CONFIG, "--eval-only", options=options))
+        run_train_net("--eval-only", options=options)
     assert not list(tmp_path.rglob("*.unfinished")) and not list(tmp_path.rglob("results.*"))
 
 
-def test_wrong_input_is_a_non_zero_exit(datasets, tmp_path):
-    process = start(datasets / "missing", tmp_path / "output")
-    log, _ = process.communicate(timeout=300)
-    assert process.returncode == 1
-    assert "clutter_voc_train (DATASETS.TRAIN) needs" in log and "Traceback" not in log
-    assert "It is made by: python tools/make_clutter.py." in log
+def test_missing_data_is_named(datasets, tmp_path):
+    use_clutter(datasets / "missing")
+    message = (
+        r"^train_net.py: .*clutter_voc_train \(DATASETS.TRAIN\) needs .* "
+        r"It is made by: python tools/make_clutter.py\."
+    )
+    with pytest.raises(SystemExit, match=message):
+        run_train_net(options=["OUTPUT_DIR", tmp_path / "output"])
     assert not (tmp_path / "output").exists()
 
 
@@ -283,25 +272,24 @@ def test_without_a_gpu_it_falls_back_to_the_cpu(datasets, tmp_path):
 
 def test_fast_rcnn_on_proposals(datasets, tmp_path, monkeypatch):
     """
-    The tools and the config of the demo's Fast R-CNN, in this process: with accumulated gradients,
-    and with a proposal file that is of something else.
+    The tool and the config of the demo's Fast R-CNN, with accumulated gradients, and with the
+    proposal file of another dataset.
     """
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(datasets))
     use_clutter(datasets)
     options = ["MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path / "output")]
     for split, key in (("train", "TRAIN"), ("test", "TEST")):
         file = str(tmp_path / f"{split}.pkl")
-        command = [sys.executable, "tools/compute_proposals.py", f"clutter_voc_{split}", file]
-        env = {**os.environ, "PYTHONPATH": str(ROOT)}
-        subprocess.run(command, cwd=ROOT, env=env, check=True, capture_output=True)
+        command = ["compute_proposals.py", f"clutter_voc_{split}", file, "--processes", "0"]
+        monkeypatch.setattr(sys, "argv", command)
+        compute_proposals.main()
         options += [f"DATASETS.PROPOSAL_FILES_{key}", f"('{file}',)"]
     options += ["SOLVER.MAX_ITER", "2", "SOLVER.STEPS", "()", "INPUT.MIN_SIZE_TRAIN", "(96,)"]
     options += ["INPUT.MIN_SIZE_TEST", "96", "MODEL.ROI_BOX_HEAD.FC_DIMS", "[8, 8]"]
     config = str(ROOT / "configs/demo/fast_rcnn_VGG16_ohem.yaml")
 
     def run(*more):
-        args = default_argument_parser().parse_args(["--config-file", config, *options, *more])
+        args = train_net.argument_parser().parse_args(["--config-file", config, *options, *more])
         return train_net.main(args)
 
     run("SOLVER.ACCUMULATION_PASSES", "2")
@@ -313,7 +301,9 @@ def test_fast_rcnn_on_proposals(datasets, tmp_path, monkeypatch):
 
 
 def test_tensorboard_shows_what_is_mined(datasets, tmp_path):
-    finish(start(datasets, tmp_path, "VIS_PERIOD", "4", "DATASETS.TEST", "()"))
+    use_clutter(datasets)
+    options = ["OUTPUT_DIR", tmp_path, "DATASETS.TEST", (), "MODEL.OHEM.WARMUP_ITERS", 0]
+    run_train_net(options=[*options, "VIS_PERIOD", 4])
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [x.step for x in events.Images("ohem/hard_rois")] == [0, 4, 8]
     shares = [

@@ -1,8 +1,10 @@
 """
-Options with which train_net.py trains in seconds.
+train_net.py in the process of the tests, with a training that takes seconds.
 """
 
 from conftest import ROOT
+
+import train_net
 
 CONFIG = str(ROOT / "configs/demo/faster_rcnn_R_18_ohem.yaml")
 TINY = [
@@ -12,6 +14,23 @@ TINY = [
     *("SOLVER.STEPS", "(10,)"),
     *("SOLVER.WARMUP_ITERS", "0"),
     *("SOLVER.CHECKPOINT_PERIOD", "3"),
+    *("MODEL.RPN.POST_NMS_TOPK_TRAIN", "100", "MODEL.RPN.POST_NMS_TOPK_TEST", "50"),
     *("MODEL.ROI_BOX_HEAD.FC_DIM", "16"),
     *("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0"),
 ]
+
+
+def parse(*arguments, options=()):
+    return train_net.argument_parser().parse_args([*arguments, *TINY, *map(str, options)])
+
+
+def run_train_net(*arguments, options=()):
+    """
+    Args:
+        arguments: of the command line, without --config-file
+        options: keys and values of the config, which override TINY
+
+    Returns:
+        dict: the results, by dataset
+    """
+    return train_net.main(parse("--config-file", CONFIG, *arguments, options=options))

@@ -1,5 +1,4 @@
-# The model zoo's config of the same name, trained on hard RoIs, in the style of LazyConfig: for
-# tools/lazyconfig_train_net.py.
+# The model zoo's LazyConfig of the same name with OHEM, for tools/lazyconfig_train_net.py.
 from detectron2 import model_zoo
 
 from ohem_d2 import use_ohem
@@ -10,7 +9,7 @@ use_ohem(config)
 model, optimizer, lr_multiplier = config.model, config.optimizer, config.lr_multiplier
 dataloader, train = config.dataloader, config.train
 
-# What of OHEM to set is an argument of OHEMMixin, by name:
+# Settings of OHEM are arguments of OHEMMixin, by name:
 model.roi_heads.ohem_nms_thresh = 0.7
-# Crowds are ignore regions.
+# Treat crowds as ignore regions.
 dataloader.train.mapper._target_ = IgnoreRegionsMapper
