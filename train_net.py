@@ -11,29 +11,30 @@ Train and evaluate a detector with or without online hard example mining.
 """
 
 import logging
+import os
 import sys
 import weakref
+from functools import partial
 
 from detectron2.engine import DefaultTrainer, default_argument_parser, default_setup, launch
 from detectron2.evaluation import verify_results
-from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from ohem_d2 import OHEMMixin
 from ohem_d2.checkpoint import AtomicCheckpointer, StrictCheckpointer
 from ohem_d2.data import build_train_loader
 from ohem_d2.engine import (
     AccumulatingTrainer,
     InputError,
     check_inputs,
+    describe_sampling,
     fall_back_to_cpu,
     import_module,
     load_config,
 )
-from ohem_d2.evaluation import evaluate_model, to_results, write_evaluations
+from ohem_d2.evaluation import build_evaluator, evaluate_model
 from ohem_d2.modeling import ImageTooLargeError
-from ohem_d2.modeling.test_time.build import uses_test_time_options, without_test_time_options
+from ohem_d2.modeling.test_time.options import uses_test_time_options, with_test_time_options
 
 logger = logging.getLogger("ohem_d2")
 
@@ -44,19 +45,25 @@ class Trainer(DefaultTrainer):
         return build_train_loader(cfg)
 
     @classmethod
+    def build_evaluator(cls, cfg, dataset_name, output_folder=None):
+        if output_folder is None:
+            output_folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
+        return build_evaluator(dataset_name, output_folder, cfg.TEST.KEYPOINT_OKS_SIGMAS)
+
+    @classmethod
     def test(cls, cfg, model):
         """
-        Evaluate a model as it is and, if the config says so, with test-time augmentation and so on,
-        and put both in one table.
-
-        Returns:
-            dict: see :func:`to_results`.
+        Evaluate the plain model, without test-time augmentation, iterative regression and voting.
         """
-        evaluations = evaluate_model(cfg, model, cfg.OUTPUT_DIR)
-        if evaluations and comm.is_main_process():
-            table = write_evaluations(evaluations, cfg.OUTPUT_DIR)
-            logger.info(f"Results, all of which are in {cfg.OUTPUT_DIR}/results.json:\n{table}")
-        return to_results(evaluations)
+        plain = with_test_time_options(cfg, multi_scale=False, regression_and_voting=False)
+        return evaluate_model(plain, model, partial(cls.build_evaluator, cfg))
+
+    @classmethod
+    def test_with_TTA(cls, cfg, model):
+        """
+        Evaluate the model with what TEST.AUG, TEST.ITERATIVE_BBOX and TEST.BOX_VOTING enable.
+        """
+        return evaluate_model(cfg, model, partial(cls.build_evaluator, cfg))
 
     def build_hooks(self):
         if self.cfg.SOLVER.ACCUMULATION_PASSES > 1:
@@ -67,9 +74,9 @@ class Trainer(DefaultTrainer):
                 self.cfg.SOLVER.ACCUMULATION_PASSES,
                 self.cfg.SOLVER.AMP.ENABLED,
             )
-        # detectron2 0.5 does not have the state of the optimizer in the trainer's.
+        # detectron2 0.5 does not save the optimizer with the trainer.
         state = {} if "_trainer" in self.state_dict() else {"optimizer": self._trainer}
-        # Both here because the hook that saves checkpoints, which is built next, refers to them.
+        # Replaced here because the hook that saves checkpoints, built next, refers to them.
         self.checkpointer = AtomicCheckpointer(
             self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self), **state
         )
@@ -99,61 +106,38 @@ def setup(args):
     cfg.freeze()
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ohem_d2")
-
     if falls_back:
-        logger.warning("MODEL.DEVICE is cuda, and there is none here: using the CPU.")
+        logger.warning("MODEL.DEVICE is cuda, but CUDA is not available: using the CPU.")
     logger.info(f"RoI sampling in training: {describe_sampling(cfg)}")
     return cfg
 
 
-def describe_sampling(cfg):
-    """
-    Returns:
-        str: in a sentence, which RoIs the model that `cfg` describes is trained on.
-    """
-    heads, ohem = cfg.MODEL.ROI_HEADS, cfg.MODEL.OHEM
-    if not issubclass(ROI_HEADS_REGISTRY.get(heads.NAME), OHEMMixin):
-        background = f", background of an IoU of {heads.BG_LO} or more" if heads.BG_LO else ""
-        return (
-            f"{heads.NAME}, {heads.BATCH_SIZE_PER_IMAGE} RoIs an image at random, "
-            f"at most {heads.POSITIVE_FRACTION:.0%} of them foreground{background}."
-        )
-    if ohem.FOREGROUND == "sampled":
-        foreground = f"of foreground a random sample of at most {heads.POSITIVE_FRACTION:.0%}"
-    elif ohem.POSITIVE_FRACTION is None:
-        foreground = "in no fixed ratio"
-    else:
-        foreground = f"at most {ohem.POSITIVE_FRACTION:.0%} of them foreground"
-    return (
-        f"{heads.NAME} (online hard example mining), the {heads.BATCH_SIZE_PER_IMAGE} RoIs an "
-        f"image with the largest loss after NMS at {ohem.NMS_THRESH}"
-        f"{' per class' if ohem.NMS_PER_CLASS else ''}, {foreground}."
-    )
-
-
-def main(args):
-    try:
-        return run(setup(args), args)
-    except (ImageTooLargeError, InputError) as e:
-        sys.exit(f"train_net.py: {e}")
-
-
-def run(cfg, args):
+def run(args):
+    cfg = setup(args)
     if args.eval_only:
         model = Trainer.build_model(cfg)
         StrictCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load(
             cfg.MODEL.WEIGHTS, resume=args.resume
         )
-        res = Trainer.test(cfg, model)
-        if comm.is_main_process():
-            verify_results(cfg, res)
-        return res
+        results = Trainer.test(cfg, model)
+    else:
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        trainer.train()
+        model, results = trainer.model, trainer._last_eval_results
+    if uses_test_time_options(cfg):
+        for key, value in Trainer.test_with_TTA(cfg, model).items():
+            results.setdefault(key, {}).update(value)
+    if comm.is_main_process():
+        verify_results(cfg, results)
+    return results
 
-    # While it trains, the model is evaluated as it is: the rest would take many times as long.
-    trainer = Trainer(without_test_time_options(cfg))
-    trainer.resume_or_load(resume=args.resume)
-    res = trainer.train()
-    return Trainer.test(cfg, trainer.model) if uses_test_time_options(cfg) else res
+
+def main(args):
+    try:
+        return run(args)
+    except (ImageTooLargeError, InputError) as e:
+        sys.exit(f"train_net.py: {e}")
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from ohem_d2.modeling import (
     ImageTooLargeError,
     build_test_time_model,
 )
-from ohem_d2.modeling.test_time.build import with_test_time_options
+from ohem_d2.modeling.test_time.options import with_test_time_options
 from ohem_d2.utils import atomic_file
 
 # Multi-scale test; iterative box regression and voting.

@@ -240,7 +240,7 @@ def test_goes_on_after_being_killed_and_stopped(
     capsys.readouterr()
     with monkeypatch.context() as patch:
         patch.setattr(ablation.ResumedModel, "forward", stop_after_three)
-        with pytest.raises(SystemExit, match=f"Stopped. What is done is in {output}: the same"):
+        with pytest.raises(SystemExit, match=f"The same command continues from .* {output}"):
             run(*TINY)
     # The bar began where the first run had been killed, in the second row.
     assert f" {2 * COUNT + 1}/{8 * COUNT} [00:00<?" in capsys.readouterr().err
@@ -258,9 +258,7 @@ def test_multi_scale_weights_can_come_later(run, weights, tmp_path):
     for row, cells in zip(rows[4::5], read_markdown(file)[4::5], strict=True):
         assert list(row.values())[1:] == ["yes"] * 3 + [""] * 4
         assert cells == ["yes"] * 3 + ["-"] * 4
-    assert (
-        "multiple scales: none. --multi-scale-weights (of make: MULTI_SCALE_W" in file.read_text()
-    )
+    assert "multiple scales: none. The last row needs them: --multi-scale-w" in file.read_text()
 
     computed, with_them = run("--multi-scale-weights", weights / "multi_scale.pth", *TINY)
     assert computed == 2 * COUNT
@@ -275,8 +273,8 @@ def test_what_is_done_is_not_mixed_with_another_run(run, weights, tmp_path):
     before = {x: x.read_bytes() for x in output.rglob("*.results")}
     assert len(before) == 4
 
-    refused = r"ablation.py: .*{}/clutter_voc_test.results is there, and was not begun by this .*"
-    refused = f"(?s){refused}Or give another --output"
+    refused = r"ablation.py: .*{}/clutter_voc_test.results is from another command .*"
+    refused = f"(?s){refused}Or choose another --output"
     with pytest.raises(SystemExit, match=refused.format("plain")):
         run(*options, one_scale=weights / "multi_scale.pth")
     with pytest.raises(SystemExit, match=refused.format("plain")):
@@ -308,9 +306,9 @@ def test_what_is_done_is_not_mixed_with_another_run(run, weights, tmp_path):
         (["DATASETS.TEST", "('voc_2007_test',)"], "voc_2007_test .*which does not exist"),
         (["DATASETS.TEST", "()"], "DATASETS.TEST is empty"),
         (["TEST.BOX_VOTING.IOU_THRESH", "1.5"], "TEST.BOX_VOTING.IOU_THRESH must be from 0 to 1"),
-        (["TEST.AUG.MIN_SIZES", "()"], "TEST.AUG.MIN_SIZES must have at least one size"),
+        (["TEST.AUG.MIN_SIZES", "()"], "TEST.AUG.MIN_SIZES must hold at least one size"),
         (["TEST.BOX_VOTING.NMS_TRESH", "0.3"], "Non-existent.*TEST.BOX_VOTING.NMS_TRESH"),
-        (["--output", __file__], "Not a directory: .*Or give another --output"),
+        (["--output", __file__], "Not a directory: .*Or choose another --output"),
     ],
 )
 def test_bad_input(run, tmp_path, monkeypatch, arguments, message):

@@ -290,7 +290,7 @@ def test_nothing_enabled():
 def test_only_for_models_with_rois():
     cfg, model = build(VOTING)
     cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
-    with pytest.raises(ValueError, match="are for a GeneralizedRCNN .*, and not for RetinaNet"):
+    with pytest.raises(ValueError, match="require a GeneralizedRCNN .*, not RetinaNet"):
         build_test_time_model(cfg, model)
 
 
@@ -337,7 +337,7 @@ def test_smaller_batches_if_the_memory_is_too_small(error, monkeypatch):
     # in twos, and from then on nothing is forwarded in twos.
     assert batches == [(2, 64), (2, 100), (1, 100), (1, 100)]
     assert warnings == [
-        "The memory is too small for 2 images of 100 x 140 pixels at a time. Going on with 1."
+        "2 images of 100 x 140 pixels do not fit into memory at once. Continuing with batches of 1."
     ]
     batches.clear()
     assert_same(tta([image_of_a_file()])[0]["instances"], expected)
@@ -349,8 +349,8 @@ def test_a_scale_that_does_not_fit_at_all():
     tta, _, _ = small_memory(10_000)
     with pytest.raises(
         ImageTooLargeError,
-        match=r"too small for an image of 100 x 140 pixels. The largest that fit had 64 x 90: take "
-        r"the larger scales out of TEST.AUG.MIN_SIZES, or lower TEST.AUG.MAX_SIZE.",
+        match=r"^An image of 100 x 140 pixels does not fit into memory. The largest that fit had "
+        r"64 x 90: remove the larger scales from TEST.AUG.MIN_SIZES, or lower TEST.AUG.MAX_SIZE.",
     ):
         tta([image_of_a_file()])
 

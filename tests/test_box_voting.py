@@ -155,8 +155,3 @@ def test_autocast_does_not_round_boxes():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         voted, _, _ = box_voting(boxes, scores, classes, nms_thresh=0.5)
     assert voted.tolist() == [[1001.5, 1001.5, 1301.5, 1301.5]]
-
-
-def test_unknown_scoring_method():
-    with pytest.raises(ValueError, match="is 'MEAN', and has to be one of: ID, AVG,"):
-        box_voting(*tensors([]), 0.5, scoring_method="MEAN")

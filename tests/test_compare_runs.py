@@ -123,7 +123,7 @@ def test_page_of_real_runs(root, open_page):
     titles = sections["clutter_voc_test"].locator("thead th:first-child").all_text_contents()
     assert titles == ["of all classes", "AP50 of a class", "score of at least"]
     # results.json was written before there was the other dataset.
-    assert "no test of this dataset" in sections["odd"].text_content()
+    assert "no test on this dataset" in sections["odd"].text_content()
     figures = sections["odd"].locator("figcaption").all_inner_texts()
     assert figures[:2] == ["A: 1 missed\na", f"B: 1 right\n{RUN_B}"]
     assert figures[2:] == ["A: 1 background\na", f"B: nothing to find, and no error\n{RUN_B}"]
@@ -161,11 +161,11 @@ RING = "a/inference/clutter_voc_test/comp4_det_test_ring.txt"
 @pytest.mark.parametrize(
     "spoil, arguments, message",
     [
-        (None, ["a", "nowhere"], "nowhere is not a folder. It has to be the OUTPUT_DIR"),
-        (None, ["a", "../root/a"], "a is ../root/a: there have to be two runs"),
-        (None, ["--output", "a"], "a is there already. Move it away, or give another --output"),
-        (None, ["--images", "-1"], "--images is -1: it has to be 0 or more"),
-        (None, ["--score-thresh", "50"], "--score-thresh is 50.0: it has to be from 0 to 1"),
+        (None, ["a", "nowhere"], "nowhere is not a folder. Give the OUTPUT_DIR"),
+        (None, ["a", "../root/a"], "a and ../root/a are the same run"),
+        (None, ["--output", "a"], "a already exists. Move it away, or choose another"),
+        (None, ["--images", "-1"], "--images must be at least 0, not -1"),
+        (None, ["--score-thresh", "50"], "--score-thresh must be from 0 to 1, not 50.0"),
         (None, ["--import", "my_data"], "No module named 'my_data'"),
         (remove("a/metrics.json"), [], "a has no metrics.json .* without --eval-only"),
         (write_to("a/metrics.json", '{"iteration": 1, "bbox/AP": 1.0}\n'), [], "a has no metrics"),
@@ -176,11 +176,11 @@ RING = "a/inference/clutter_voc_test/comp4_det_test_ring.txt"
         (
             remove("a/inference/clutter_voc_test"),
             [],
-            "no dataset that both .* In a/inference: clutter_coco_test; in <.*: clutter_voc_test",
+            "same dataset. In a/inference: clutter_coco_test; in <.*: clutter_voc_test",
         ),
         (remove("a/inference"), [], "In a/inference: none; in .* train_net.py --eval-only"),
         (remove(RING), [], f"{RING} is missing"),
-        (write_to(RING, "no_image 0.5 1 1 2 2\n"), [], "1 images .* the first of them no_image"),
+        (write_to(RING, "no_image 0.5 1 1 2 2\n"), [], "on 1 images .* The first is no_image"),
         (remove("datasets/clutter/ImageSets"), [], r"\(a/inference\) needs .*test.txt, which does"),
         (remove("datasets/clutter/JPEGImages"), [], "The image .*test_00000..jpg cannot be read"),
     ],
@@ -200,7 +200,9 @@ def test_refusals(root, run, spoil, arguments, message):
 def test_a_dataset_that_is_not_registered(root, run):
     for folder in ("a", RUN_B):
         (root / folder / "inference/clutter_voc_test").rename(root / folder / "inference/mine")
-    with pytest.raises(SystemExit, match=r"^compare_runs.py: mine, .* registered. --import names"):
+    with pytest.raises(
+        SystemExit, match=r"^compare_runs.py: mine, .* registered. Name .* with --import"
+    ):
         run("a", RUN_B, "--output", "page")
 
 
@@ -215,5 +217,5 @@ def test_detections_of_coco(root, run, capsys):
     text = Path("page/index.html").read_text()
     assert "<h2>clutter_coco_test</h2>" in text and "triangle 100 %" in text
     file.write_text("{}")
-    with pytest.raises(SystemExit, match="has a dict, and not the list of detections"):
+    with pytest.raises(SystemExit, match="holds a dict. COCO's results are a list"):
         run("a", "b", "--output", "other")

@@ -148,7 +148,7 @@ def test_page(write, open_page, scheme, viewport):
 
 def test_boxes_lie_on_the_picture(write, open_page):
     page = open_page(write(score_thresh=0.1), viewport=PHONE)
-    assert "from a score of 0.1 on" in page.locator("section").text_content()
+    assert "from a score of 0.1." in page.locator("section").text_content()
     picture = page.locator(".picture").first
     image = picture.locator("img").bounding_box()
     scale = image["width"] / SIZE[1]
@@ -196,8 +196,8 @@ def test_nothing_differs(write, dataset, open_page):
     b = b._replace(results=[])
     page = open_page(write((a, b), dataset._replace(images=[image])))
     text = " ".join(page.locator("body").text_content().split())
-    assert "Nothing but the output folder." in text
-    assert "no test of this dataset in the results.json of both" in text
+    assert "Only the output folder." in text
+    assert "no test on this dataset in common" in text
     assert text.count("On no image.") == 2 and page.locator(".pair").count() == 0
 
 

@@ -272,7 +272,7 @@ def test_a_partial_file_of_another_run_is_left_alone(root, run, quick):
     others = [{**about, key: "other"} for key in ("dataset", "images", "mode", "opencv")]
     for other in map(json.dumps, others):
         partial.write_text(other + "\n...")
-        with pytest.raises(SystemExit, match=r"partial is there, and was not begun by this comma"):
+        with pytest.raises(SystemExit, match=r"partial is from another command"):
             run(NAME, output)
         assert partial.read_text() == other + "\n..."
     partial.unlink()

@@ -52,10 +52,8 @@ def make_boxes(boxes):
     return Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
 
 
-def judge(detections, objects, ignored=(), **thresholds):
-    return judge_detections(
-        make_detections(detections), make_objects(objects), make_boxes(ignored), **thresholds
-    )
+def judge(detections, objects, ignored=()):
+    return judge_detections(make_detections(detections), make_objects(objects), make_boxes(ignored))
 
 
 def verdicts(*args, **kwargs):
@@ -135,14 +133,6 @@ def test_without_detections_or_objects():
     assert nothing.verdicts.shape == nothing.scores.shape == nothing.found_scores.shape == (0,)
     assert verdicts([(OBJECT, 0.5, 0)], []) == ["background"]
     assert judge([], [(OBJECT, 0)]).found_scores.tolist() == [-math.inf]
-
-
-def test_thresholds():
-    assert verdicts([(IOU_60, 0.5, 0)], [(OBJECT, 0)], fg_thresh=0.7) == ["localization"]
-    assert verdicts([(IOU_09, 0.5, 0)], [(OBJECT, 0)], bg_thresh=0.05) == ["localization"]
-    for thresholds in [(0.5, 0.6), (0.5, 0.0)]:
-        with pytest.raises(ValueError, match="0 < bg_thresh <= fg_thresh"):
-            judge([], [], fg_thresh=thresholds[0], bg_thresh=thresholds[1])
 
 
 # Two images with three objects.

@@ -1,5 +1,5 @@
 """
-The table and the annotations, read by others.
+The list of the hardest examples and stopped runs; the table and the annotations, read by others.
 """
 
 import csv
@@ -7,11 +7,14 @@ import json
 
 import pytest
 from detectron2.data.datasets import load_coco_json
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pages import ODD_NAMES
 from pycocotools.coco import COCO
 
-from ohem_d2.evaluation import HardExample, write_coco_json, write_csv
+from ohem_d2.evaluation import HardExample, HardExampleList, write_coco_json, write_csv
 from ohem_d2.evaluation.hard_examples import KINDS
+from ohem_d2.utils import InputError
 
 ROI, GT, PRED = [1.0, 2.0, 11.0, 12.0], [1.0, 2.0, 11.0, 22.0], [1.0, 2.0, 11.0, 17.0]
 
@@ -72,3 +75,91 @@ def test_coco_json(tmp_path, capsys):
     loaded = load_coco_json(str(path), str(tmp_path))
     assert [x["file_name"] for x in loaded] == [examples[0].file_name, examples[1].file_name]
     assert json.loads(path.read_text())["annotations"][0]["attributes"]["loss"] == 3.0
+
+
+DESCRIPTION = {"dataset": "cats", "weights": "abc", "nms_thresh": 0.3}
+
+
+def make_one(kind=0, loss=1.0, name="a.jpg"):
+    box = [0.0, 1.0, 2.5, 4.0]
+    return HardExample(KINDS[kind], name, box, 1, box, 0, box, 0.5, loss, loss, 0.0, 0.0)
+
+
+def make_list(path, max_per_kind=2, **changes):
+    return HardExampleList(path, {**DESCRIPTION, **changes}, max_per_kind)
+
+
+IMAGES = st.lists(
+    st.lists(st.tuples(st.integers(0, 3), st.sampled_from([0.5, 1.0, 2.0, 3.0])), max_size=6),
+    max_size=8,
+)
+
+
+@settings(max_examples=60)
+@given(IMAGES, st.integers(1, 4), st.data())
+def test_the_hardest_of_each_kind_stopped_or_not(tmp_path_factory, images, max_per_kind, data):
+    path = tmp_path_factory.mktemp("list") / "examples.json"
+    images = [
+        [make_one(kind, loss, f"{i}_{k}.jpg") for k, (kind, loss) in enumerate(found)]
+        for i, found in enumerate(images)
+    ]
+    # Python's sort is stable: of equal losses the first ones are first.
+    ranked = sorted((x for found in images for x in found), key=lambda x: -x.loss)
+    expected = [x for kind in KINDS for x in [y for y in ranked if y.kind == kind][:max_per_kind]]
+
+    examples = make_list(path, max_per_kind)
+    stop = data.draw(st.integers(0, len(images)))
+    for found in images[:stop]:
+        examples.add(found)
+    examples.save()
+    if stop < len(images):  # what was not saved is lost
+        examples.add(images[stop])
+    examples = make_list(path, max_per_kind)
+    assert examples.num_images == stop
+    for found in images[stop:]:
+        examples.add(found)
+    assert examples.hardest() == expected
+    assert examples.num_images == len(images)
+
+
+def test_memory_does_not_grow(tmp_path):
+    examples = make_list(tmp_path / "examples.json", max_per_kind=3)
+    for i in range(500):
+        examples.add([make_one(kind, i % 7) for kind in range(4)])
+    assert len(examples.hardest()) == 12
+
+
+@pytest.mark.parametrize(
+    "changes, named",
+    [({"weights": "other"}, "weights"), ({"max_per_kind": 3}, "max_per_kind")],
+)
+def test_the_file_of_another_run(tmp_path, changes, named):
+    path = tmp_path / "examples.json"
+    examples = make_list(path)
+    examples.add([make_one()])
+    examples.save()
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=f"examples.json is .* run, with different {named}"):
+        make_list(path, **changes)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[1, 2]", "{}", '{"description": {}, "num_images": 1, "examples": [[1]]}']
+)
+def test_another_file(tmp_path, text):
+    path = tmp_path / "examples.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match="is not a list of hard examples.*Move it away"):
+        make_list(path)
+    assert path.read_text() == text
+
+
+def test_what_is_in_the_file(tmp_path):
+    examples = make_list(tmp_path / "examples.json")
+    examples.add([make_one()])
+    examples.save()
+    saved = json.loads((tmp_path / "examples.json").read_text())
+    assert saved["num_images"] == 1
+    (values,) = saved["examples"]
+    assert dict(zip(saved["fields"], values, strict=True)) == make_one()._asdict()

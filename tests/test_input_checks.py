@@ -52,7 +52,11 @@ def test_all_is_there(cfg, tmp_path):
     "key, value, message",
     [
         ("MODEL.ROI_HEADS.NAME", "OHEMRoIHeads", "OHEMRoIHeads, .* Did you mean OHEMROIHeads"),
-        ("MODEL.ROI_HEADS.BG_LO", 0.1, "BG_LO is 0.1, which OHEMROIHeads does not know"),
+        (
+            "MODEL.ROI_HEADS.BG_LO",
+            0.1,
+            "BG_LO 0.1 requires .* OHEMROIHeads ignores it",
+        ),
         ("DATASETS.DIFFICULT", "skip", "DIFFICULT is 'skip'. .* one of: train, drop, ignore"),
         ("DATASETS.TRAIN", (), "DATASETS.TRAIN is empty"),
         ("DATASETS.TRAIN", ("check_voc",), "check_voc, which is not registered. Did you mean"),
@@ -76,23 +80,26 @@ AUG = ["TEST.AUG.ENABLED", True]
 @pytest.mark.parametrize(
     "options, message",
     [
-        ([*VOTING, "TEST.BOX_VOTING.IOU_THRESH", -0.1], "IOU_THRESH must be .* and is -0.1"),
-        ([*VOTING, "TEST.BOX_VOTING.NMS_THRESH", 30], "BOX_VOTING.NMS_THRESH must .* one is 30"),
-        ([*VOTING, "TEST.BOX_VOTING.NMS_THRESH", "low"], "BOX_VOTING.NMS_THRESH .* one is 'low'"),
-        ([*AUG, "MODEL.ROI_HEADS.NMS_THRESH_TEST", 1.5], "NMS_THRESH_TEST .* one is 1.5"),
-        ([*VOTING, "TEST.BOX_VOTING.SCORING_METHOD", "MEAN"], "is 'MEAN', .* one of: ID, AVG"),
-        ([*VOTING, "TEST.BOX_VOTING.SCORING_METHOD_BETA", 0.0], "BETA must be positive.* is 0.0"),
-        ([*ITERATIVE, "TEST.ITERATIVE_BBOX.NUM_ROUNDS", 0], "NUM_ROUNDS must be 1 or more.* is 0"),
-        ([*ITERATIVE, "TEST.ITERATIVE_BBOX.SCORE_THRESH", 2.0], "SCORE_THRESH must .* is 2.0"),
-        ([*AUG, "TEST.AUG.MIN_SIZES", ()], "MIN_SIZES must have at least one size"),
-        ([*AUG, "TEST.AUG.MIN_SIZES", (480, 0)], "MIN_SIZES must .* they are .480, 0. and 4000"),
+        ([*VOTING, "TEST.BOX_VOTING.IOU_THRESH", -0.1], "IOU_THRESH must be from 0 to 1, not -0.1"),
+        ([*VOTING, "TEST.BOX_VOTING.NMS_THRESH", 30], "BOX_VOTING.NMS_THRESH must be .* not 30"),
+        ([*VOTING, "TEST.BOX_VOTING.NMS_THRESH", "low"], "BOX_VOTING.NMS_THRESH must .* not 'low'"),
+        ([*AUG, "MODEL.ROI_HEADS.NMS_THRESH_TEST", 1.5], "NMS_THRESH_TEST must be .* not 1.5"),
+        (
+            [*VOTING, "TEST.BOX_VOTING.SCORING_METHOD", "MEAN"],
+            "is 'MEAN'. It must be one of: ID, AVG",
+        ),
+        ([*VOTING, "TEST.BOX_VOTING.SCORING_METHOD_BETA", 0.0], "BETA must be positive, not 0.0"),
+        ([*ITERATIVE, "TEST.ITERATIVE_BBOX.NUM_ROUNDS", 0], "NUM_ROUNDS must be at least 1, not 0"),
+        ([*ITERATIVE, "TEST.ITERATIVE_BBOX.SCORE_THRESH", 2.0], "SCORE_THRESH must be .* not 2.0"),
+        ([*AUG, "TEST.AUG.MIN_SIZES", ()], "MIN_SIZES must hold at least one size"),
+        ([*AUG, "TEST.AUG.MIN_SIZES", (480, 0)], "all sizes .* positive, not .480, 0. and 4000"),
         ([*AUG, "MODEL.KEYPOINT_ON", True], "no TEST.AUG for keypoints. MODEL.KEYPOINT_ON False"),
         (
             [*VOTING, "MODEL.META_ARCHITECTURE", "RetinaNet"],
-            "for a GeneralizedRCNN with StandardROIHeads, .*, and not for RetinaNet",
+            "require a GeneralizedRCNN with StandardROIHeads, .*, not RetinaNet",
         ),
-        ([*VOTING, "MODEL.ROI_HEADS.NAME", "RROIHeads"], "and not for RROIHeads"),
-        ([*VOTING, "MODEL.ROI_HEADS.NAME", "OtherROIHeads"], "and not for OtherROIHeads"),
+        ([*VOTING, "MODEL.ROI_HEADS.NAME", "RROIHeads"], "Heads, not RROIHeads"),
+        ([*VOTING, "MODEL.ROI_HEADS.NAME", "OtherROIHeads"], "Heads, not OtherROIHeads"),
     ],
 )
 def test_options_of_test_time(cfg, options, message):

@@ -152,25 +152,25 @@ def error(run, *arguments, **options):
 @pytest.mark.parametrize(
     "arguments, opts, message",
     [
-        (["--nms-thresh", "2"], [], "--nms-thresh is 2.0, and has to be from 0 to 1."),
-        (["--max-examples", "0"], [], "--max-examples is 0, and has to be 1 or more."),
+        (["--nms-thresh", "2"], [], "--nms-thresh must be from 0 to 1, not 2.0."),
+        (["--max-examples", "0"], [], "--max-examples must be at least 1, not 0."),
         (["--dataset", "clutter_voc_trian"], [], "Did you mean clutter_voc_train"),
         (["--import", "no_such_module"], [], "No module named 'no_such_module'"),
         (
             [],
             ["DATASETS.TRAIN", ("clutter_voc_train", "clutter_coco_train")],
-            "DATASETS.TRAIN has 2 datasets: name one with --dataset.",
+            "DATASETS.TRAIN has 2 datasets. Choose one with --dataset.",
         ),
         (
             [],
             ["MODEL.ROI_HEADS.NUM_CLASSES", "3"],
-            "has 4 classes, and the model 3 (MODEL.ROI_HEADS.NUM_CLASSES)",
+            "has 4 classes, but the model has 3 (MODEL.ROI_HEADS.NUM_CLASSES)",
         ),
         ([], ["MODEL.ROI_BOX_HEAD.FC_DIM", "16"], "do not fit the model in the config"),
         (
             [],
             ["MODEL.META_ARCHITECTURE", "ProposalNetwork"],
-            "MODEL.META_ARCHITECTURE is ProposalNetwork, which has no RoIs.",
+            "MODEL.META_ARCHITECTURE ProposalNetwork has no RoIs.",
         ),
         ([], ["MODEL.WEIGHTS", ""], "MODEL.WEIGHTS is empty"),
     ],
@@ -183,10 +183,10 @@ def test_what_cannot_be_used(run, arguments, opts, message):
 def test_a_folder_of_another_run(run):
     before = (run() / "hard_examples.json").read_bytes()
     told = error(run, "--nms-thresh", "0.7")
-    assert "is of another run: nms_thresh differ" in told and "--output" in told
+    assert "is from another run, with different nms_thresh. Choose another output" in told
     assert (run() / "hard_examples.json").read_bytes() == before
     told = error(run, opts=["TEST.DETECTIONS_PER_IMAGE", "7"])
-    assert "config differ" in told
+    assert "with different config." in told
 
 
 def test_pictures_of_another_run(run):
@@ -197,7 +197,7 @@ def test_pictures_of_another_run(run):
     (folder / "hard_examples.json").unlink()
     crop = (folder / "crops/000000.jpg").read_bytes()
     told = error(run, "--nms-thresh", "0.7")
-    assert "has pictures, and no hard_examples.json that they belong to" in told
+    assert "has pictures, but not the hard_examples.json that they belong to" in told
     assert (folder / "crops/000000.jpg").read_bytes() == crop
 
 
@@ -216,7 +216,7 @@ def test_weights_of_a_training_that_diverged(run, weights, tmp_path):
     checkpoint["model"]["roi_heads.box_predictor.cls_score.bias"].fill_(float("nan"))
     torch.save(checkpoint, tmp_path / "diverged.pth")
     told = error(run, opts=["MODEL.WEIGHTS", str(tmp_path / "diverged.pth")])
-    assert "are not all finite" in told
+    assert "are not finite" in told
 
 
 def test_difficult_objects_are_not_looked_at(run, tmp_path):

@@ -217,16 +217,3 @@ def test_nothing_to_go_on_with(options):
     none = [x[:0] for x in proposals]
     found, _ = IterativeROIHeads(cfg, heads, DetectionMerger(cfg))(None, features, none)
     assert [len(x) for x in found] == [0, 0, 0]
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        ({"num_rounds": 0}, "TEST.ITERATIVE_BBOX.NUM_ROUNDS must be 1 or more, and is 0"),
-        ({"score_thresh": 1.5}, "TEST.ITERATIVE_BBOX.SCORE_THRESH must be from 0 to 1, and is 1.5"),
-    ],
-)
-def test_values_out_of_range(options, message):
-    heads = build_heads(heads_config())
-    with pytest.raises(ValueError, match=message):
-        IterativeROIHeads(roi_heads=heads, **options)

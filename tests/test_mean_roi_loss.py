@@ -84,5 +84,5 @@ def test_what_it_would_get_wrong_is_refused(cfg):
         mean_roi_loss(model, [])
 
     model.roi_heads = build_heads(heads_config(**FAMILIES["CascadeROIHeads"]))
-    with pytest.raises(ValueError, match="known for one stage: OHEMCascadeROIHeads has 3"):
+    with pytest.raises(ValueError, match="for heads with one stage. OHEMCascadeROIHeads has 3"):
         mean_roi_loss(model, [])

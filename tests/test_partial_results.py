@@ -5,6 +5,7 @@ import resource
 import numpy as np
 import pytest
 
+from ohem_d2.utils import InputError
 from ohem_d2.utils.partial_results import PartialResults
 
 RESULTS = [("a", np.arange(6.0).reshape(2, 3)), ("b", np.zeros((0, 3))), ("c", np.ones((40, 3)))]
@@ -70,13 +71,11 @@ def test_a_file_that_is_cut_anywhere(path, ends):
 )
 def test_another_file_is_refused_and_left_alone(path, content, told):
     path.write_bytes(content)
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(InputError) as error:
         PartialResults(path, "about")
     message = str(error.value)
-    assert message.startswith(
-        f"{path} is there, and was not begun by this command:\nit has   {told}"
-    )
-    assert "\nand not  about\nGo on with the command that began it, or delete it" in message
+    assert message.startswith(f"{path} is from another command:\nit has   {told}")
+    assert "\nand not  about\nContinue with the command that started it, or delete it" in message
     assert path.read_bytes() == content
 
 

@@ -16,9 +16,9 @@ from ohem_d2.evaluation import (
     describe_test,
     evaluate_model,
     testing,
-    to_results,
     write_evaluations,
 )
+from ohem_d2.modeling.test_time.options import with_test_time_options
 
 OPTIONS = [
     *("MODEL.DEVICE", "cpu", "MODEL.ROI_BOX_HEAD.FC_DIM", "16", "INPUT.MIN_SIZE_TEST", "64"),
@@ -36,33 +36,37 @@ def root(tmp_path_factory):
 
 
 def evaluate(root, output, *options):
+    """
+    Returns:
+        list[str]: what evaluate_model() returns, for the plain model and then, if options are
+        enabled, with them. As text, in which NaN equals NaN.
+    """
     use_clutter(root)
     cfg = load_config("demo/faster_rcnn_R_18.yaml", *OPTIONS, *options)
+    cfg.OUTPUT_DIR = str(output)
     torch.manual_seed(0)
-    return evaluate_model(cfg, build_model(cfg), str(output))
-
-
-def metrics(evaluations):
-    """
-    Without the time, and as text, in which NaN is equal to NaN.
-    """
-    return [(x.test, x.dataset, json.dumps(x.results)) for x in evaluations]
+    model = build_model(cfg)
+    tests = [with_test_time_options(cfg, False, False), *([cfg] if options else [])]
+    return [json.dumps(evaluate_model(x, model)) for x in tests]
 
 
 def test_plain_and_augmented(root, tmp_path):
-    plain = evaluate(root, tmp_path / "plain")
-    both = evaluate(root, tmp_path / "both", *ON)
     datasets = ["clutter_voc_test", "clutter_coco_test"]
-    assert [(x.test, x.dataset) for x in plain] == [("plain", x) for x in datasets]
-    assert [(x.test, x.dataset) for x in both] == [
-        (test, x) for x in datasets for test in ("plain", "2 scales and flip, 2 rounds")
+    (alone,) = evaluate(root, tmp_path / "plain")
+    plain, augmented = evaluate(root, tmp_path / "both", *ON)
+    assert plain == alone
+    plain, augmented = json.loads(plain), json.loads(augmented)
+    assert {k: list(v) for k, v in plain.items()} == {x: ["bbox"] for x in datasets}
+    assert {k: list(v) for k, v in augmented.items()} == {x: ["bbox_TTA"] for x in datasets}
+    for x in datasets:
+        assert ("AP50-star" if "voc" in x else "AP-star") in plain[x]["bbox"]
+
+    rows = json.loads((tmp_path / "both/results.json").read_text())
+    assert [(x["test"], x["dataset"]) for x in rows] == [
+        (test, x) for test in ("plain", "2 scales and flip, 2 rounds") for x in datasets
     ]
-    assert metrics(both)[::2] == metrics(plain)
-    assert metrics(both)[1::2] != metrics(plain)
-    for x in both:
-        assert x.seconds_per_image > 0
-        assert ("AP50-star" if "voc" in x.dataset else "AP-star") in x.results["bbox"]
-    # What the evaluators have written.
+    assert all(x["seconds_per_image"] > 0 for x in rows)
+    # The files of the evaluators
     for folder in ("inference", "inference_TTA"):
         files = {
             str(x.relative_to(tmp_path / "both" / folder))
@@ -75,10 +79,22 @@ def test_plain_and_augmented(root, tmp_path):
         } < files
         assert not any("unfinished" in x for x in files)
 
+    file = "clutter_coco_test/coco_instances_results.json"
+    plain_file, augmented_file = (
+        tmp_path / "both" / folder / file for folder in ("inference", "inference_TTA")
+    )
+    assert plain_file.read_bytes() == (tmp_path / "plain/inference" / file).read_bytes()
+    assert plain_file.read_bytes() != augmented_file.read_bytes()
 
-def test_results_of_a_run_that_fails_do_not_replace_those_that_are_there(
-    root, tmp_path, monkeypatch
-):
+    # Once more: the rows replace those of the same tests.
+    evaluate(root, tmp_path / "both", *ON)
+    again = json.loads((tmp_path / "both/results.json").read_text())
+    assert [x["test"] for x in again] == [x["test"] for x in rows]
+    evaluate(root, tmp_path / "both")
+    assert len(json.loads((tmp_path / "both/results.json").read_text())) == 2
+
+
+def test_a_run_that_fails_leaves_the_earlier_results(root, tmp_path, monkeypatch):
     evaluate(root, tmp_path)
     files = {x: x.read_bytes() for x in tmp_path.rglob("*.*")}
 
@@ -96,13 +112,13 @@ def test_results_of_a_run_that_fails_do_not_replace_those_that_are_there(
 def evaluate_in_a_process(rank, root, output):
     if hasattr(comm, "create_local_process_group"):
         comm.create_local_process_group(2)
-    return metrics(evaluate(root, output, *ON))
+    return evaluate(root, output, *ON)
 
 
 def test_two_processes_are_one(root, tmp_path, run_in_two_processes):
     results = run_in_two_processes(evaluate_in_a_process, root, tmp_path / "two")
-    assert results[0] == metrics(evaluate(root, tmp_path / "one", *ON))
-    assert all(json.loads(x[2]) == {} for x in results[1])
+    assert results[0] == evaluate(root, tmp_path / "one", *ON)
+    assert [list(json.loads(x).values()) for x in results[1]] == [[{}, {}]] * 2
 
 
 class Sleeper(nn.Module):
@@ -142,24 +158,18 @@ def test_description(options, description):
     assert describe_test(load_config("demo/faster_rcnn_R_18.yaml", *options)) == description
 
 
-def test_results_and_table(tmp_path):
+def test_table(tmp_path):
     evaluations = [
         Evaluation("plain", "a", {"bbox": {"AP": 10.04, "AP50": 20.0, "AP75": math.nan}}, 0.5),
-        Evaluation("voting", "a", {"bbox": {"AP": 11.0, "AP50": 21.0, "AP75": 5.0}}, 0.25),
+        Evaluation("voting", "a", {"bbox": {"AP": 11.0, "AP50": 21.0, "AP75": None}}, 0.25),
     ]
-    assert list(to_results(evaluations)) == ["bbox", "bbox_TTA"]
-    assert to_results(evaluations)["bbox_TTA"]["AP50"] == 21.0
-    two = to_results([*evaluations, evaluations[0]._replace(dataset="b")])
-    assert {k: list(v) for k, v in two.items()} == {"a": ["bbox", "bbox_TTA"], "b": ["bbox"]}
-    assert to_results([]) == {}
-
     table = write_evaluations(evaluations, str(tmp_path / "new"))
     assert (tmp_path / "new/results.md").read_text() == table + "\n"
     rows = [[x.strip() for x in line.split("|")[1:-1]] for line in table.splitlines()]
     assert rows[0] == ["dataset", "task", "test", "AP", "AP50", "AP75", "s / image"]
     assert rows[2:] == [
         ["a", "bbox", "plain", "10.0", "20.0", "nan", "0.500"],
-        ["a", "bbox", "voting", "11.0", "21.0", "5.0", "0.250"],
+        ["a", "bbox", "voting", "11.0", "21.0", "nan", "0.250"],
     ]
     written = json.loads((tmp_path / "new/results.json").read_text())
     assert written[0] == {

@@ -20,6 +20,7 @@ from tiny_training import CONFIG, TINY, parse, run_train_net
 
 import train_net
 from ohem_d2.data.datasets.clutter import generate_clutter
+from ohem_d2.evaluation import describe_test
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +135,7 @@ def test_resumed_optimizer_and_scheduler(datasets, tmp_path, monkeypatch):
         (
             CONFIG,
             ["TEST.BOX_VOTING.ENABLED", "True", "TEST.BOX_VOTING.IOU_THRESH", "50.0"],
-            "TEST.BOX_VOTING.IOU_THRESH must be from 0 to 1, and is 50.0",
+            "TEST.BOX_VOTING.IOU_THRESH must be from 0 to 1, not 50.0",
         ),
     ],
 )
@@ -179,9 +180,9 @@ AUGMENTED = [
 ]
 
 
-def test_eval_only_augmented(datasets, tmp_path, weights, monkeypatch):
+def test_eval_only_augmented(datasets, tmp_path, weights):
     """
-    The plain and the augmented model in one table, and the plain one the same as if alone.
+    The plain and the augmented model in one table. The plain results do not depend on the others.
     """
     use_clutter(datasets)
     options = ["INPUT.MIN_SIZE_TEST", "64", "MODEL.WEIGHTS", weights]
@@ -199,26 +200,42 @@ def test_eval_only_augmented(datasets, tmp_path, weights, monkeypatch):
     table = (tmp_path / "both/results.md").read_text()
     assert table in (tmp_path / "both/log.txt").read_text()
     assert [x.split("|")[3].strip() for x in table.splitlines()[2:]] == [
-        "plain",
-        "2 scales and flip, 2 rounds, voting",
-    ] * 2
-    # So does the end of training, and not the evaluation in between, which would take too long.
-    in_training = []
-    monkeypatch.setattr(
-        train_net.Trainer,
-        "train",
-        lambda self: in_training.extend(self.test(self.cfg, self.model)["clutter_voc_test"]),
-    )
-    options += ["OUTPUT_DIR", str(tmp_path / "trained"), *AUGMENTED]
-    trained = run_train_net(options=options)
-    assert in_training == ["bbox"]
-    assert list(trained["clutter_voc_test"]) == ["bbox", "bbox_TTA"]
+        *["plain"] * 2,
+        *["2 scales and flip, 2 rounds, voting"] * 2,
+    ]
+
+
+def test_after_training_each_test_runs_once(datasets, tmp_path, monkeypatch):
+    """
+    The plain model within the training, which reports it, and the augmented one at its end.
+    """
+    use_clutter(datasets)
+    tests = []
+
+    def evaluate(cfg, model, build_evaluator):
+        tests.append(describe_test(cfg))
+        suffix = "" if tests[-1] == "plain" else "_TTA"
+        return {name: {f"bbox{suffix}": {"AP": 1.0}} for name in cfg.DATASETS.TEST}
+
+    monkeypatch.setattr(train_net, "evaluate_model", evaluate)
+    options = ["SOLVER.MAX_ITER", "1", "OUTPUT_DIR", str(tmp_path), *AUGMENTED]
+    results = run_train_net(options=options)
+    assert tests == ["plain", "2 scales and flip, 2 rounds, voting"]
+    assert list(results["clutter_voc_test"]) == ["bbox", "bbox_TTA"]
+    assert '"clutter_voc_test/bbox/AP": 1.0' in (tmp_path / "metrics.json").read_text()
+
+
+def test_build_evaluator(datasets, tmp_path):
+    use_clutter(datasets)
+    cfg = load_config("demo/faster_rcnn_R_18_ohem.yaml", "OUTPUT_DIR", str(tmp_path))
+    evaluator = train_net.Trainer.build_evaluator(cfg, "clutter_voc_test")
+    assert evaluator._output_dir == str(tmp_path / "inference/clutter_voc_test")
 
 
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["MODEL.WEIGHTS", ""], "MODEL.WEIGHTS is empty: it has to name the weights to evaluate"),
+        (["MODEL.WEIGHTS", ""], "MODEL.WEIGHTS is empty. Name the weights to evaluate"),
         (
             ["MODEL.ROI_HEADS.NUM_CLASSES", "7"],
             r"random.pth do not fit the model .* \(5, 16\) in the",
@@ -245,16 +262,18 @@ def test_a_scale_that_exceeds_the_memory(datasets, tmp_path, weights, monkeypatc
         return convolve(images, *args, **kwargs)
 
     monkeypatch.setattr(torch.nn.functional, "conv2d", conv2d)
-    with pytest.raises(SystemExit, match="train_net.py: The memory is too small for an image of"):
+    with pytest.raises(SystemExit, match="train_net.py: An image of .* does not fit into memory"):
         run_train_net("--eval-only", options=options)
-    assert not list(tmp_path.rglob("*.unfinished")) and not list(tmp_path.rglob("results.*"))
+    assert not list(tmp_path.rglob("*.unfinished"))
+    # The plain model had its results before.
+    assert {x["test"] for x in json.loads((tmp_path / "results.json").read_text())} == {"plain"}
 
 
 def test_missing_data_is_named(datasets, tmp_path):
     use_clutter(datasets / "missing")
     message = (
         r"^train_net.py: .*clutter_voc_train \(DATASETS.TRAIN\) needs .* "
-        r"It is made by: python tools/make_clutter.py\."
+        r"Make it with: python tools/make_clutter.py\."
     )
     with pytest.raises(SystemExit, match=message):
         run_train_net(options=["OUTPUT_DIR", tmp_path / "output"])
@@ -267,7 +286,7 @@ def test_without_a_gpu_it_falls_back_to_the_cpu(datasets, tmp_path):
     options = ["OUTPUT_DIR", str(tmp_path), "MODEL.DEVICE", "cuda"]
     cfg = train_net.setup(parse("--config-file", CONFIG, options=options))
     assert cfg.MODEL.DEVICE == "cpu"
-    assert "MODEL.DEVICE is cuda, and there is none here" in (tmp_path / "log.txt").read_text()
+    assert "MODEL.DEVICE is cuda, but CUDA is not available" in (tmp_path / "log.txt").read_text()
 
 
 def test_fast_rcnn_on_proposals(datasets, tmp_path, monkeypatch):
@@ -313,26 +332,3 @@ def test_tensorboard_shows_what_is_mined(datasets, tmp_path):
     ]
     assert len(shares) == 4 and sum(shares) == pytest.approx(1)
     assert {"ohem/loss_p90", "ohem/loss_kept_p90"} <= set(events.Tags()["scalars"])
-
-
-def test_sampling_is_described():
-    def describe(file, *options):
-        return train_net.describe_sampling(load_config(f"demo/{file}", *options))
-
-    assert describe("faster_rcnn_R_18.yaml") == (
-        "HeuristicROIHeads, 64 RoIs an image at random, at most 25% of them foreground."
-    )
-    assert "foreground, background of an IoU of 0.1 or more." in describe(
-        "faster_rcnn_R_18.yaml", "MODEL.ROI_HEADS.BG_LO", 0.1
-    )
-    assert describe("faster_rcnn_R_18_ohem_paper.yaml") == (
-        "OHEMROIHeads (online hard example mining), the 64 RoIs an image with the largest loss "
-        "after NMS at 0.7, in no fixed ratio."
-    )
-    assert "NMS at 0.7, of foreground a random sample of at most 25%." in describe(
-        "faster_rcnn_R_18_ohem.yaml"
-    )
-    options = ["MODEL.OHEM.POSITIVE_FRACTION", "0.25", "MODEL.OHEM.NMS_PER_CLASS", "True"]
-    assert "NMS at 0.7 per class, at most 25% of them foreground." in describe(
-        "faster_rcnn_R_18_ohem_paper.yaml", *options
-    )

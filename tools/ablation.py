@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """
-The paper's ablation of what is done at test time: evaluate a detector with and without multiple
-scales, and with and without iterative bounding-box regression and voting, and put all in a table.
+The paper's test-time ablation: a table of a detector's AP with and without multiple scales, and
+with and without iterative bounding-box regression and voting.
 
     python tools/ablation.py --config-file configs/demo/faster_rcnn_R_18_ohem.yaml \\
         --weights output/demo/faster_rcnn_R_18_ohem/model_final.pth
 
-A run that was stopped in any way goes on, image by image, when the same command is given again.
+A stopped run continues, image by image, when the same command is given again.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from ohem_d2.engine import (
 )
 from ohem_d2.evaluation import Evaluation, TimedModel, evaluate_dataset
 from ohem_d2.modeling import ImageTooLargeError, build_test_time_model
-from ohem_d2.modeling.test_time.build import with_test_time_options
+from ohem_d2.modeling.test_time.options import with_test_time_options
 from ohem_d2.utils import atomic_file
 from ohem_d2.utils.partial_results import PartialResults
 
@@ -72,8 +72,7 @@ class Trial(NamedTuple):
     row: Row
     dataset: str
     cfg: CfgNode
-    # Of each image that is done its id, the seconds that it took, and its detections; and at the
-    # end, when all are, the Evaluation.
+    # For each image that is done its id, its seconds and its detections. At the end the Evaluation.
     results: PartialResults
 
     def evaluation(self) -> Optional[Evaluation]:
@@ -86,7 +85,7 @@ class Trial(NamedTuple):
 
 class ResumedModel(TimedModel):
     """
-    A model that knows the images that an earlier run has done, and keeps the results of the others.
+    A model that returns an earlier run's results where there are any, and saves new ones.
     """
 
     def __init__(self, model: torch.nn.Module, results: PartialResults, bar: tqdm) -> None:
@@ -109,12 +108,6 @@ class ResumedModel(TimedModel):
         return [{"instances": instances}]
 
 
-def configure(cfg: CfgNode, row: Row, weights: str) -> CfgNode:
-    cfg = with_test_time_options(cfg, row.multi_scale_test, row.regression_and_voting)
-    cfg.MODEL.WEIGHTS = weights
-    return cfg
-
-
 def digest_images(dataset: str) -> str:
     images = [
         (str(x["image_id"]), x.get("height"), x.get("width")) for x in DatasetCatalog.get(dataset)
@@ -125,10 +118,10 @@ def digest_images(dataset: str) -> str:
 def describe_trial(cfg: CfgNode, dataset: str, digests: dict[str, str]) -> str:
     """
     Args:
-        digests: by path or name, of the weights, the proposal files and the datasets.
+        digests: of the weights, proposal files and datasets, by path or name.
 
     Returns:
-        str: a line of JSON. The results of two trials with the same one can be mixed.
+        str: a line of JSON. Results of trials with equal descriptions can be combined.
     """
     relevant = cfg.clone()
     relevant.OUTPUT_DIR = relevant.MODEL.WEIGHTS = ""
@@ -150,7 +143,7 @@ def describe_trial(cfg: CfgNode, dataset: str, digests: dict[str, str]) -> str:
 def begin(configs: dict[Row, CfgNode], output: Path, stack: ExitStack) -> list[Trial]:
     """
     Returns:
-        list[Trial]: with what earlier runs have done, whose files are open until `stack` is closed.
+        list[Trial]: with the results of earlier runs. Their files stay open until `stack` closes.
     """
     files = {x.MODEL.WEIGHTS for x in configs.values()}
     files.update(
@@ -169,7 +162,7 @@ def begin(configs: dict[Row, CfgNode], output: Path, stack: ExitStack) -> list[T
                 path.parent.mkdir(parents=True, exist_ok=True)
                 results = PartialResults(path, describe_trial(cfg, dataset, digests))
             except (OSError, ValueError) as e:
-                raise InputError(f"{e}\nOr give another --output.") from e
+                raise InputError(f"{e}\nOr choose another --output.") from e
             stack.enter_context(results)
             trials.append(Trial(row, dataset, cfg, results))
     return trials
@@ -177,10 +170,10 @@ def begin(configs: dict[Row, CfgNode], output: Path, stack: ExitStack) -> list[T
 
 def finish(trials: list[Trial], output: Path) -> None:
     """
-    Evaluate all trials that are not done yet.
+    Evaluate the remaining trials.
     """
     remaining = [x for x in trials if x.evaluation() is None]
-    # All models before the first trial: if weights do not fit, it is found out now.
+    # All models before the first trial, to find out now if weights do not fit.
     configs = {x.cfg.MODEL.WEIGHTS: x.cfg for x in remaining}
     models = {weights: load_model(cfg) for weights, cfg in configs.items()}
     num_images = sum(len(DatasetCatalog.get(x.dataset)) for x in trials)
@@ -197,8 +190,8 @@ def finish(trials: list[Trial], output: Path) -> None:
 def make_rows(trials: list[Trial], dataset: str) -> list[list[Any]]:
     """
     Returns:
-        list[list[Any]]: cells of HEADERS. None for what is not done in a row, and for the results
-        of a row that was not run.
+        list[list[Any]]: the cells under HEADERS. None for what a row leaves out, and for results
+        that are missing.
     """
     evaluations = {x.row: x.evaluation() for x in trials if x.dataset == dataset}
     rows = []
@@ -215,7 +208,7 @@ def make_rows(trials: list[Trial], dataset: str) -> list[list[Any]]:
 def explain(cfg: CfgNode, args: argparse.Namespace) -> str:
     """
     Returns:
-        str: what the rows are, a line for each thing that matters.
+        str: a line for each setting that the rows depend on.
     """
     test, regression, voting = cfg.TEST, cfg.TEST.ITERATIVE_BBOX, cfg.TEST.BOX_VOTING
     nms_thresh = cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST
@@ -227,20 +220,19 @@ def explain(cfg: CfgNode, args: argparse.Namespace) -> str:
         "Config": " ".join([args.config_file, *args.opts]),
         "Weights": args.weights,
         "Weights trained on multiple scales": args.multi_scale_weights
-        or "none. --multi-scale-weights (of make: MULTI_SCALE_WEIGHTS) gives them, for the last "
-        "row.",
+        or "none. The last row needs them: --multi-scale-weights (make: MULTI_SCALE_WEIGHTS).",
         "One scale": f"shorter side {cfg.INPUT.MIN_SIZE_TEST} pixels, longer side at most "
         f"{cfg.INPUT.MAX_SIZE_TEST}",
         "Multi-scale test": f"shorter side {', '.join(map(str, test.AUG.MIN_SIZES))} pixels, "
         f"longer side at most {test.AUG.MAX_SIZE}"
-        + (", each as it is and mirrored" if test.AUG.FLIP else ""),
-        "Iterative box regression": f"{regression.NUM_ROUNDS} rounds, boxes of a score above "
-        f"{regression.SCORE_THRESH} go into the next",
-        "Voting": f"by boxes of an IoU of {voting.IOU_THRESH} or more, scoring method "
+        + (", with and without mirroring" if test.AUG.FLIP else ""),
+        "Iterative box regression": f"{regression.NUM_ROUNDS} rounds, the next with boxes that "
+        f"score above {regression.SCORE_THRESH}",
+        "Voting": f"by boxes with an IoU of at least {voting.IOU_THRESH}, scoring method "
         f"{voting.SCORING_METHOD}",
         "NMS": f"at {nms_thresh}, and before voting at {voting_nms_thresh}",
         "AP": "of boxes, in percent",
-        "s/image": f"the model's time, on {device}",
+        "s/image": f"time of the model on {device}",
     }
     return "".join(f"- {name}: {text}\n" for name, text in lines.items())
 
@@ -250,7 +242,7 @@ def write_tables(trials: list[Trial], explanation: str, output: Path) -> str:
     Write ablation.csv and ablation.md.
 
     Returns:
-        str: what is in ablation.md.
+        str: the content of ablation.md.
     """
     rows = {x.dataset: make_rows(trials, x.dataset) for x in trials}
     tables = [
@@ -280,24 +272,25 @@ def run(args: argparse.Namespace) -> str:
         str: the tables, in Markdown.
 
     Raises:
-        ImageTooLargeError, InputError: for what cannot be used.
+        ImageTooLargeError, InputError: if the input cannot be used.
     """
     cfg = load_config(args.config_file, args.opts)
     fall_back_to_cpu(cfg)
-    cfg.MODEL.MASK_ON = cfg.MODEL.KEYPOINT_ON = False  # it is about boxes
+    cfg.MODEL.MASK_ON = cfg.MODEL.KEYPOINT_ON = False  # the table is about boxes
     weights = {False: args.weights, True: args.multi_scale_weights}
     configs = {
-        row: configure(cfg, row, weights[row.multi_scale_train])
+        row: with_test_time_options(cfg, row.multi_scale_test, row.regression_and_voting)
         for row in ROWS
         if weights[row.multi_scale_train] is not None
     }
-    for x in configs.values():
-        check_inputs(x, eval_only=True)
+    for row, row_cfg in configs.items():
+        row_cfg.MODEL.WEIGHTS = weights[row.multi_scale_train]
+        check_inputs(row_cfg, eval_only=True)
 
     log = args.output / "log.txt"
     with ExitStack() as stack:
         trials = begin(configs, args.output, stack)
-        # Not over the bar: what is logged, and what pycocotools prints.
+        # Logs and the output of pycocotools would disturb the progress bar.
         logging.basicConfig(
             filename=log, level=logging.INFO, format="[%(asctime)s] %(name)s: %(message)s"
         )
@@ -310,18 +303,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", required=True, help="that the weights were trained with")
-    parser.add_argument("--weights", required=True, help="the detector's, trained on one scale")
+    parser.add_argument("--config-file", required=True, help="the config of the weights")
+    parser.add_argument("--weights", required=True, help="a detector trained on one scale")
     parser.add_argument(
         "--multi-scale-weights",
-        help="of the same config, trained on multiple scales (INPUT.MIN_SIZE_TRAIN), for the last "
-        "row",
+        help="the detector trained on multiple scales (INPUT.MIN_SIZE_TRAIN), for the last row",
     )
     parser.add_argument("--output", type=Path, default=Path("output/ablation"), help="a folder")
     parser.add_argument(
         "opts",
         nargs="*",
-        help="options of the config, such as TEST.BOX_VOTING.NMS_THRESH 0.3",
+        help="config options, such as TEST.BOX_VOTING.NMS_THRESH 0.3",
     )
     args = parser.parse_args()
     try:
@@ -329,10 +321,8 @@ def main() -> None:
     except (ImageTooLargeError, InputError) as e:
         sys.exit(f"ablation.py: {e}")
     except KeyboardInterrupt:
-        sys.exit(
-            f"\nStopped. What is done is in {args.output}: the same command goes on from there."
-        )
-    print(f"{tables}\nWritten to {args.output / 'ablation.md'} and, not rounded, ablation.csv.")
+        sys.exit(f"\nStopped. The same command continues from what is saved in {args.output}.")
+    print(f"{tables}\nWritten to {args.output / 'ablation.md'} and, unrounded, ablation.csv.")
 
 
 if __name__ == "__main__":

@@ -9,9 +9,11 @@ both on the images where they differ most.
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
+import numpy as np
 import torch
 import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -22,10 +24,10 @@ from ohem_d2.data import handle_difficult_objects
 from ohem_d2.engine import InputError, import_module
 from ohem_d2.engine.input_checks import check_dataset
 from ohem_d2.evaluation.detection_files import (
-    Detection,
     check_image_ids,
-    read_coco_detections,
-    read_voc_detections,
+    comp4_file,
+    read_coco_results,
+    read_comp4_file,
 )
 from ohem_d2.utils import atomic_folder, read_metrics
 from ohem_d2.visualization.comparison import (
@@ -38,6 +40,12 @@ from ohem_d2.visualization.comparison import (
 ROOT = Path(__file__).resolve().parent.parent
 
 
+class Detection(NamedTuple):
+    box: Sequence[float]  # XYXY
+    score: float
+    category: int  # in [0, K), as in `pred_classes`
+
+
 def compare(
     folders: tuple[Path, Path], output: Path, num_images: int, score_thresh: Optional[float]
 ) -> None:
@@ -46,30 +54,25 @@ def compare(
         InputError: for what cannot be compared.
     """
     if output.exists():
-        raise InputError(f"{output} is there already. Move it away, or give another --output.")
+        raise InputError(f"{output} already exists. Move it away, or choose another --output.")
     if num_images < 0:
-        raise InputError(f"--images is {num_images}: it has to be 0 or more.")
+        raise InputError(f"--images must be at least 0, not {num_images}.")
     if score_thresh is not None and not 0 <= score_thresh <= 1:
-        raise InputError(f"--score-thresh is {score_thresh}: it has to be from 0 to 1.")
+        raise InputError(f"--score-thresh must be from 0 to 1, not {score_thresh}.")
     runs = tuple(map(read_run, folders, name_runs(*folders)))
-    names = find_datasets(*folders)
-    try:
-        datasets = [read_dataset(name, folders) for name in names]
-        with atomic_folder(output) as folder:
-            write_comparison(folder, runs, datasets, num_images, score_thresh)
-    except ValueError as e:
-        raise InputError(str(e)) from e
+    datasets = [read_dataset(name, folders) for name in find_datasets(*folders)]
+    with atomic_folder(output) as folder:
+        write_comparison(folder, runs, datasets, num_images, score_thresh)
 
 
 def name_runs(a: Path, b: Path) -> list[str]:
     """
     Returns:
-        list[str]: the names of the folders, with those that they are in as far as that tells them
-        apart.
+        list[str]: the ends of the paths of the folders, as short as they differ.
     """
     parts = [x.resolve().parts for x in (a, b)]
     if parts[0] == parts[1]:
-        raise InputError(f"{a} is {b}: there have to be two runs.")
+        raise InputError(f"{a} and {b} are the same run.")
     count = 1
     while parts[0][-count:] == parts[1][-count:]:
         count += 1
@@ -78,12 +81,12 @@ def name_runs(a: Path, b: Path) -> list[str]:
 
 def read_run(folder: Path, name: str) -> TrainedRun:
     if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder. It has to be the OUTPUT_DIR of a training.")
+        raise InputError(f"{folder} is not a folder. Give the OUTPUT_DIR of a training.")
     metrics = read_metrics(folder)
     if not any("total_loss" in x for x in metrics):
         raise InputError(
-            f"{folder} has no metrics.json with the losses of a training. It has to be the "
-            "OUTPUT_DIR of train_net.py without --eval-only."
+            f"{folder} has no metrics.json with the losses of a training. Give the OUTPUT_DIR "
+            "of train_net.py without --eval-only."
         )
     return TrainedRun(
         name,
@@ -112,12 +115,12 @@ def _read(file: Path, load: Any, remedy: str) -> Any:
 def find_datasets(a: Path, b: Path) -> list[str]:
     """
     Returns:
-        list[str]: the datasets whose detections both runs have left.
+        list[str]: the datasets that both runs were evaluated on.
     """
     of_a, of_b = ({x.name for x in folder.glob("inference/*") if x.is_dir()} for folder in (a, b))
     if not of_a & of_b:
         raise InputError(
-            f"There is no dataset that both runs were evaluated on. In {a}/inference: "
+            f"The runs were not evaluated on the same dataset. In {a}/inference: "
             f"{', '.join(sorted(of_a)) or 'none'}; in {b}/inference: "
             f"{', '.join(sorted(of_b)) or 'none'}. train_net.py --eval-only evaluates on "
             "DATASETS.TEST."
@@ -127,37 +130,55 @@ def find_datasets(a: Path, b: Path) -> list[str]:
 
 def read_dataset(name: str, folders: tuple[Path, Path]) -> ComparedDataset:
     """
-    The images of a dataset, with their objects and the detections of both runs.
-
-    Raises:
-        ValueError: if something is missing or broken.
+    Returns:
+        ComparedDataset: the images of a dataset, with their objects and both runs' detections.
     """
     if name not in DatasetCatalog.list():
         raise InputError(
-            f"{name}, which both runs were evaluated on, is not registered. --import names the "
-            "Python module that registers it."
+            f"{name}, which both runs were evaluated on, is not registered. Name the Python module "
+            "that registers it with --import."
         )
     check_dataset(name, f"{folders[0]}/inference")
     records = handle_difficult_objects(DatasetCatalog.get(name), [name], "ignore")
     detections = [read_detections(name, x / "inference" / name) for x in folders]
     image_ids = {str(x["image_id"]) for x in records}
-    for folder, of_run in zip(folders, detections, strict=True):
-        check_image_ids(of_run, image_ids, f"{folder}/inference/{name}")
+    for folder, detections_of_run in zip(folders, detections, strict=True):
+        check_image_ids(detections_of_run, image_ids, f"{folder}/inference/{name}")
     return ComparedDataset(
         name,
         MetadataCatalog.get(name).thing_classes,
         [
-            to_image(x, [of_run.get(str(x["image_id"]), []) for of_run in detections])
-            for x in records
+            to_image(record, [x.get(str(record["image_id"]), []) for x in detections])
+            for record in records
         ],
     )
 
 
 def read_detections(name: str, folder: Path) -> dict[str, list[Detection]]:
+    """
+    Returns:
+        dict[str, list[Detection]]: by image id.
+    """
     metadata = MetadataCatalog.get(name)
+    detections: dict[str, list[Detection]] = {}
     if metadata.get("evaluator_type") == "pascal_voc":
-        return read_voc_detections(folder, metadata.split, metadata.thing_classes)
-    return read_coco_detections(folder / "coco_instances_results.json", metadata)
+        for category, class_name in enumerate(metadata.thing_classes):
+            columns = read_comp4_file(comp4_file(folder, metadata.split, class_name))
+            for image_id, score, box in zip(*columns, strict=True):
+                detections.setdefault(image_id, []).append(Detection(box, score, category))
+        return detections
+    file = folder / "coco_instances_results.json"
+    categories = metadata.get("thing_dataset_id_to_contiguous_id") or {
+        i: i for i in range(len(metadata.thing_classes))
+    }
+    for x in read_coco_results(file, categories):
+        if "bbox" not in x:
+            raise InputError(f"{file} has detections without 'bbox'.")
+        box = BoxMode.convert(x["bbox"], BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)
+        detections.setdefault(str(x["image_id"]), []).append(
+            Detection(box, x["score"], categories[x["category_id"]])
+        )
+    return detections
 
 
 def to_image(record: dict[str, Any], detections: list[list[Detection]]) -> ComparedImage:
@@ -166,14 +187,14 @@ def to_image(record: dict[str, Any], detections: list[list[Detection]]) -> Compa
         [x for x in record["annotations"] if bool(x.get("iscrowd", 0)) == is_crowd]
         for is_crowd in (False, True)
     )
-    of_a, of_b = (
+    detections_a, detections_b = (
         Instances(
             size,
-            pred_boxes=to_boxes([x.box for x in of_run]),
-            scores=torch.tensor([x.score for x in of_run], dtype=torch.float32),
-            pred_classes=torch.tensor([x.category for x in of_run], dtype=torch.int64),
+            pred_boxes=to_boxes([x.box for x in detections_of_run]),
+            scores=torch.tensor([x.score for x in detections_of_run], dtype=torch.float32),
+            pred_classes=torch.tensor([x.category for x in detections_of_run], dtype=torch.int64),
         )
-        for of_run in detections
+        for detections_of_run in detections
     )
     return ComparedImage(
         record["file_name"],
@@ -184,12 +205,12 @@ def to_image(record: dict[str, Any], detections: list[list[Detection]]) -> Compa
             gt_classes=torch.tensor([x["category_id"] for x in objects], dtype=torch.int64),
         ),
         to_boxes([_xyxy(x) for x in ignored]),
-        (of_a, of_b),
+        (detections_a, detections_b),
     )
 
 
-def to_boxes(boxes: list[list[float]]) -> Boxes:
-    return Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
+def to_boxes(boxes: Sequence[Sequence[float]]) -> Boxes:
+    return Boxes(torch.tensor(np.array(boxes), dtype=torch.float32).reshape(-1, 4))
 
 
 def _xyxy(annotation: dict[str, Any]) -> list[float]:
@@ -201,9 +222,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for letter in "ab":
-        parser.add_argument(
-            f"run_{letter}", type=Path, help="a folder that train_net.py has written"
-        )
+        parser.add_argument(f"run_{letter}", type=Path, help="the OUTPUT_DIR of train_net.py")
     parser.add_argument(
         "--output", type=Path, default=ROOT / "output" / "compare", help="a new folder"
     )
@@ -211,14 +230,14 @@ def main() -> None:
         "--images",
         type=int,
         default=24,
-        help="how many images of each dataset to show, half of them with A ahead and half with B; "
-        "by default %(default)s",
+        help="show this many images of each dataset, half with fewer errors of A and half of B "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--score-thresh",
         type=float,
-        help="show detections from this score on; by default each run's own one with the largest "
-        "F1, as the same score does not mean the same in two models",
+        help="show detections with at least this score (default: for each run, the score that "
+        "maximizes F1, because scores of two models are not comparable)",
     )
     parser.add_argument(
         "--import",

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """
-Evaluate the detections in files without a model: a json file of COCO's results, or a folder of
-PASCAL VOC's comp4 files.
+Evaluate detections in files, without a model: a json file of COCO's results as pycocotools does,
+or a folder of PASCAL VOC's comp4 files as VOC's development kit does.
 
+    python tools/evaluate_detections.py coco_2017_val results.json
     python tools/evaluate_detections.py voc_2007_test output/inference/voc_2007_test
 """
 
@@ -18,7 +19,7 @@ from tabulate import tabulate
 import ohem_d2  # noqa: F401  (registers the datasets)
 from ohem_d2.engine import InputError, import_module
 from ohem_d2.engine.input_checks import check_dataset
-from ohem_d2.evaluation import build_evaluator, evaluate_detections
+from ohem_d2.evaluation import PascalVOCEvaluator, evaluate_coco_results
 from ohem_d2.utils import atomic_folder, write_json
 
 Results = dict[str, dict[str, float]]
@@ -30,19 +31,18 @@ def evaluate(dataset: str, detections: Path, output: Optional[Path]) -> Results:
         dict[str, dict[str, float]]: by task ("bbox", ...) and metric, in percent.
 
     Raises:
-        InputError: for what cannot be evaluated.
+        InputError: if these are not detections on this dataset.
     """
     check_dataset(dataset, "the command line")
     if not detections.exists():
         raise InputError(f"{detections} does not exist.")
     if output is not None and output.exists():
-        raise InputError(f"{output} is there already. Move it away to write it anew.")
+        raise InputError(f"{output} already exists. Move it away, or choose another --output.")
     with atomic_folder(output) if output else tempfile.TemporaryDirectory() as folder:
-        try:
-            evaluator = build_evaluator(dataset, str(folder))
-            results = evaluate_detections(dataset, detections, evaluator)
-        except ValueError as e:
-            raise InputError(str(e)) from e
+        if detections.is_dir():
+            results = PascalVOCEvaluator(dataset, str(folder)).evaluate_folder(detections)
+        else:
+            results = evaluate_coco_results(dataset, detections)
         write_json(Path(folder, "results.json"), results)
     return results
 
@@ -50,7 +50,7 @@ def evaluate(dataset: str, detections: Path, output: Optional[Path]) -> Results:
 def make_table(results: Results) -> str:
     """
     Returns:
-        str: in Markdown, a row for each metric and a column for each task.
+        str: a Markdown table with a row for each metric and a column for each task.
     """
     metrics = dict.fromkeys(x for task in results.values() for x in task)
     rows = [[x, *(task.get(x) for task in results.values())] for x in metrics]
@@ -62,12 +62,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("dataset", help="the name of a dataset that is registered in detectron2")
-    parser.add_argument("detections", type=Path, help="of this dataset: the file or the folder")
+    parser.add_argument("dataset", help="a registered dataset")
+    parser.add_argument("detections", type=Path, help="the file or folder")
     parser.add_argument(
         "--output",
         type=Path,
-        help="a new folder for results.json, and what the evaluator writes; by default none",
+        help="a new folder for results.json and, for PASCAL VOC, voc_results.json (default: none)",
     )
     parser.add_argument(
         "--import",
@@ -78,7 +78,7 @@ def main() -> None:
     try:
         if args.module:
             import_module(args.module)
-        # What pycocotools prints is no part of the table.
+        # Only the table goes to stdout: pycocotools prints as well.
         with contextlib.redirect_stdout(sys.stderr):
             results = evaluate(args.dataset, args.detections, args.output)
     except InputError as e:

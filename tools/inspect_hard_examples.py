@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """
-Show what is hard in a dataset for a trained model: a page of the RoIs with the largest loss, by
-what is wrong with each, to tell hard examples from mistakes in the annotations.
+Show what is hard in a dataset for a trained model: a page with the RoIs of largest loss, sorted by
+what is wrong with each. It helps to tell hard examples from mistakes in the annotations.
 
     python tools/inspect_hard_examples.py --config-file configs/demo/faster_rcnn_R_18_ohem.yaml \\
         MODEL.WEIGHTS output/demo/faster_rcnn_R_18_ohem/model_final.pth
 
-A run that was stopped in any way goes on when the same command is given again.
+A stopped run continues when the same command is given again.
 """
 
 import argparse
@@ -45,12 +45,12 @@ SAVE_PERIOD = 30  # seconds
 
 def choose_dataset(cfg: CfgNode, name: Optional[str]) -> str:
     """
-    Have the config test on one dataset: that of the name, or else the one that it trains on.
+    Make the config test on one dataset: the named one, or by default the one that it trains on.
     """
     if name is None:
         if len(cfg.DATASETS.TRAIN) != 1:
             raise InputError(
-                f"DATASETS.TRAIN has {len(cfg.DATASETS.TRAIN)} datasets: name one with --dataset."
+                f"DATASETS.TRAIN has {len(cfg.DATASETS.TRAIN)} datasets. Choose one with --dataset."
             )
         (name,) = cfg.DATASETS.TRAIN
     datasets = cfg.DATASETS
@@ -64,13 +64,13 @@ def choose_dataset(cfg: CfgNode, name: Optional[str]) -> str:
 def load_records(cfg: CfgNode, dataset: str) -> list[dict[str, Any]]:
     records = get_annotated_dicts(cfg, [dataset], is_train=False)
     if not all("annotations" in x for x in records):
-        raise InputError(f"{dataset} has images without annotations to compare with.")
+        raise InputError(f"{dataset} has images without annotations.")
     num_names = len(MetadataCatalog.get(dataset).thing_classes)
     num_classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
     if num_names != num_classes:
         raise InputError(
-            f"{dataset} has {num_names} classes, and the model {num_classes} "
-            "(MODEL.ROI_HEADS.NUM_CLASSES): they have to be the same."
+            f"{dataset} has {num_names} classes, but the model has {num_classes} "
+            "(MODEL.ROI_HEADS.NUM_CLASSES)."
         )
     return records
 
@@ -78,9 +78,7 @@ def load_records(cfg: CfgNode, dataset: str) -> list[dict[str, Any]]:
 def load_detector(cfg: CfgNode) -> GeneralizedRCNN:
     model = load_model(cfg)
     if not isinstance(model, GeneralizedRCNN):
-        raise InputError(
-            f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}, which has no RoIs."
-        )
+        raise InputError(f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} has no RoIs.")
     try:
         check_minable(box_predictors(model.roi_heads)[0])
     except ValueError as e:
@@ -91,7 +89,7 @@ def load_detector(cfg: CfgNode) -> GeneralizedRCNN:
 def describe(cfg: CfgNode, records: Sequence[dict[str, Any]], nms_thresh: float) -> dict[str, Any]:
     """
     Returns:
-        dict: what the examples depend on.
+        dict: everything that the examples depend on.
     """
     relevant = cfg.clone()
     relevant.OUTPUT_DIR = relevant.MODEL.WEIGHTS = ""
@@ -118,7 +116,7 @@ def find(
     nms_thresh: float,
 ) -> None:
     """
-    Look at all images that were not looked at yet.
+    Look for hard examples in the remaining images.
     """
     remaining = records[examples.num_images :]
     with (
@@ -173,14 +171,11 @@ def run(args: argparse.Namespace) -> Path:
     """
     Returns:
         Path: the page.
-
-    Raises:
-        InputError: for what cannot be used.
     """
     if not 0 <= args.nms_thresh <= 1:
-        raise InputError(f"--nms-thresh is {args.nms_thresh}, and has to be from 0 to 1.")
+        raise InputError(f"--nms-thresh must be from 0 to 1, not {args.nms_thresh}.")
     if args.max_examples < 1:
-        raise InputError(f"--max-examples is {args.max_examples}, and has to be 1 or more.")
+        raise InputError(f"--max-examples must be at least 1, not {args.max_examples}.")
     if args.module:
         import_module(args.module)
     cfg = load_config(args.config_file, args.opts)
@@ -190,30 +185,25 @@ def run(args: argparse.Namespace) -> Path:
     records = load_records(cfg, dataset)
     output = args.output or Path(cfg.OUTPUT_DIR, "hard_examples", dataset)
     file = output / "hard_examples.json"
-    # Pictures that are there are not written again, so they have to be of the list.
+    # Existing pictures are not written again, so they must belong to the list.
     if not file.exists() and any((output / x).exists() for x in ("crops", "images")):
         raise InputError(
-            f"{output} has pictures, and no {file.name} that they belong to. Give another --output."
+            f"{output} has pictures, but not the {file.name} that they belong to. Choose another "
+            "--output."
         )
     output.mkdir(parents=True, exist_ok=True)
     description = describe(cfg, records, args.nms_thresh)
-    try:
-        examples = HardExampleList(file, description, args.max_examples)
-    except ValueError as e:
-        raise InputError(f"{e} Folders are given with --output.") from e
+    examples = HardExampleList(file, description, args.max_examples)
     print("1/2 Looking for hard examples", flush=True)
     if examples.num_images < len(records):
-        try:
-            find(cfg, load_detector(cfg), records, examples, args.nms_thresh)
-        except ValueError as e:
-            raise InputError(str(e)) from e
-    print("2/2 Pictures", flush=True)
+        find(cfg, load_detector(cfg), records, examples, args.nms_thresh)
+    print("2/2 Writing pictures", flush=True)
     shown = {
         "Model": cfg.MODEL.WEIGHTS,
         "Config": args.config_file,
         "Dataset": f"{dataset}, {len(records)} images",
-        "Shown": f"at most {args.max_examples} of each kind; of RoIs with an IoU larger than "
-        f"{args.nms_thresh} the one with the largest loss",
+        "Shown": f"at most {args.max_examples} of each kind; of RoIs with an IoU above "
+        f"{args.nms_thresh}, the one with the largest loss",
     }
     write(output, cfg, records, examples, shown)
     return output / "index.html"
@@ -224,24 +214,22 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-file", required=True)
-    parser.add_argument("--dataset", help="by default the one in DATASETS.TRAIN")
-    parser.add_argument(
-        "--output", type=Path, help="by default OUTPUT_DIR/hard_examples/DATASET of the config"
-    )
-    parser.add_argument("--max-examples", type=int, default=1000, help="of each kind")
+    parser.add_argument("--dataset", help="default: the one in DATASETS.TRAIN")
+    parser.add_argument("--output", type=Path, help="default: OUTPUT_DIR/hard_examples/DATASET")
+    parser.add_argument("--max-examples", type=int, default=1000, help="of a kind (default: 1000)")
     parser.add_argument(
         "--nms-thresh",
         type=float,
         default=0.3,
-        help="of RoIs that overlap more than this, the hardest is shown; 0.7 as in training shows "
-        "more of the same",
+        help="of RoIs with a higher IoU, show the hardest only (default: 0.3); 0.7, as in "
+        "training, shows more duplicates",
     )
     parser.add_argument(
         "--import",
         dest="module",
         help="a Python module that registers the dataset, such as my_datasets",
     )
-    parser.add_argument("opts", nargs="*", help="options of the config, MODEL.WEIGHTS among them")
+    parser.add_argument("opts", nargs="*", help="config options, including MODEL.WEIGHTS")
     args = parser.parse_args()
     try:
         page = run(args)

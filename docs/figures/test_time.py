@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """
-Draw what becomes of a detector's boxes with multiple scales, iterative box regression and voting:
-the picture of docs/test_time.md.
+Draw the picture of docs/test_time.md: a detector's boxes, its boxes from all scales and rounds of
+regression, and its detections after NMS and voting.
 
     python docs/figures/test_time.py --config-file configs/demo/faster_rcnn_R_18_ohem.yaml \
         --weights output/demo/faster_rcnn_R_18_ohem/model_final.pth docs/test_time.jpg
@@ -77,9 +77,11 @@ def main() -> None:
     )
     parser.add_argument("--config-file", required=True)
     parser.add_argument("--weights", required=True)
-    parser.add_argument("--images", type=int, nargs="+", default=[4, 5], help="of the test set")
-    parser.add_argument("output", type=Path, help="the picture to write, a .jpg")
-    parser.add_argument("opts", nargs="*", help="options of the config")
+    parser.add_argument(
+        "--images", type=int, nargs="+", default=[4, 5], help="indices in the test set"
+    )
+    parser.add_argument("output", type=Path, help="the .jpg to write")
+    parser.add_argument("opts", nargs="*", help="config options")
     args = parser.parse_args()
     opts = [x for key in ENABLED for x in (f"{key}.ENABLED", "True")]
     opts += ["MODEL.WEIGHTS", args.weights, *args.opts]
@@ -93,7 +95,7 @@ def main() -> None:
 
     records = get_annotated_dicts(cfg, cfg.DATASETS.TEST[:1], is_train=False)
     resized = DatasetMapper(cfg, is_train=False)
-    # is_train, because the mapper drops the annotations otherwise.
+    # is_train, because the mapper would drop the annotations otherwise.
     not_resized = DatasetMapper(cfg, is_train=True, augmentations=[])
     augmented = GeneralizedRCNNWithTTA(cfg, model)
     images, targets = [], []
@@ -114,8 +116,8 @@ def main() -> None:
         )
         merged_boxes.append(merged["instances"].to("cpu"))
     columns = {
-        "the model as it is": plain_boxes,
-        "boxes of all scales and rounds": all_boxes,
+        "plain model": plain_boxes,
+        "boxes from all scales and rounds": all_boxes,
         "after NMS and voting": merged_boxes,
     }
     Image.fromarray(draw_voting(images, targets, columns)).save(args.output, quality=90)

@@ -8,8 +8,8 @@ __all__ = ["AtomicCheckpointer"]
 
 class AtomicCheckpointer(DetectionCheckpointer):
     """
-    A :class:`DetectionCheckpointer` that can be killed while it writes: at any moment, the file
-    "last_checkpoint" in `save_dir`, which has to be a local folder, names a whole checkpoint.
+    A :class:`DetectionCheckpointer` that may be killed while it writes: the file "last_checkpoint"
+    in `save_dir`, a local folder, always names a complete checkpoint.
     """
 
     save_dir: str
@@ -22,7 +22,7 @@ class AtomicCheckpointer(DetectionCheckpointer):
             return
         save_dir = self.save_dir
         folder = os.path.join(save_dir, "unfinished_checkpoint")
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+        shutil.rmtree(folder, ignore_errors=True)  # from a killed run
         os.mkdir(folder)
         # The parent class writes both files into self.save_dir.
         self.save_dir = folder
@@ -30,6 +30,6 @@ class AtomicCheckpointer(DetectionCheckpointer):
             super().save(name, **kwargs)
         finally:
             self.save_dir = save_dir
-        for file in (f"{name}.pth", "last_checkpoint"):  # the second refers to the first
+        for file in (f"{name}.pth", "last_checkpoint"):  # the second names the first
             os.replace(os.path.join(folder, file), os.path.join(save_dir, file))
         os.rmdir(folder)

@@ -12,9 +12,9 @@ __all__ = ["AccumulatingTrainer"]
 
 class AccumulatingTrainer(SimpleTrainer):
     """
-    :class:`SimpleTrainer` (or AMPTrainer) that cuts the images of a step into several forward and
-    backward passes, so that the memory is that of one pass. The gradients of a step are the mean
-    of those of its images, as without the cut if each image has as many RoIs to train on.
+    A :class:`SimpleTrainer` (or AMPTrainer) that splits the images of a step into several forward
+    and backward passes, which saves memory. The gradients of a step are the mean over its images.
+    They equal those of a single pass if all images have equally many RoIs to train on.
     """
 
     def __init__(
@@ -28,8 +28,8 @@ class AccumulatingTrainer(SimpleTrainer):
         """
         Args:
             model, data_loader, optimizer: same as in :class:`SimpleTrainer`.
-            passes (int): how many passes the images of a process are cut into. Of fewer images,
-                each has a pass.
+            passes (int): number of passes for the images of a process. With fewer images, each
+                image has its own pass.
             amp (bool): whether to use mixed precision.
         """
         super().__init__(model, data_loader, optimizer)
@@ -49,7 +49,7 @@ class AccumulatingTrainer(SimpleTrainer):
 
         self.optimizer.zero_grad()
         step_losses: dict[str, torch.Tensor] = {}
-        parts = _cut(data, self.passes)
+        parts = _split(data, self.passes)
         for i, part in enumerate(parts):
             is_last = i == len(parts) - 1
             # Processes exchange gradients once, after the last pass.
@@ -73,14 +73,15 @@ class AccumulatingTrainer(SimpleTrainer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        # A checkpoint without it was trained without mixed precision.
+        # Checkpoints from a training without mixed precision have none.
         if state_dict.get("grad_scaler"):
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
 
 
-def _cut(data: list[dict], passes: int) -> list[list[dict]]:
+def _split(data: list[dict], passes: int) -> list[list[dict]]:
     """
-    Consecutive parts of lengths that differ by one at most, and none of them empty.
+    Returns:
+        list[list[dict]]: consecutive, non-empty parts whose lengths differ by at most one.
     """
     passes = min(passes, len(data))
     bounds = [i * len(data) // passes for i in range(passes + 1)]

@@ -1,5 +1,5 @@
 """
-Digests of what results depend on, to know whether those of two runs can be mixed.
+Digests of what results depend on, to know whether the results of two runs can be combined.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ def digest(content: bytes) -> str:
 def digest_file(path: str) -> str:
     """
     Returns:
-        str: the digest of what is in a file.
+        str: the digest of the content of a file.
 
     Raises:
         InputError: if it cannot be read.

@@ -9,10 +9,10 @@ __all__ = ["import_module"]
 
 def import_module(name: str) -> None:
     """
-    Import a module of the user's that registers datasets, as from the folder where a tool is run.
+    Import the user's module that registers datasets. It may be in the current folder.
 
     Raises:
-        InputError: if that fails for want of a module.
+        InputError: if it, or a module that it imports, is missing.
     """
     sys.path.append(os.getcwd())
     try:

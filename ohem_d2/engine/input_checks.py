@@ -12,7 +12,8 @@ from detectron2.utils.file_io import PathManager
 
 from ..data.difficult import check_practice
 from ..data.proposal_file import check_proposals, read_proposals
-from ..modeling.test_time.build import check_test_time_options
+from ..evaluation.build import evaluator_type
+from ..modeling.test_time.options import check_test_time_options
 from ..utils import InputError
 
 __all__ = ["check_dataset", "check_inputs"]
@@ -20,16 +21,16 @@ __all__ = ["check_dataset", "check_inputs"]
 
 def check_inputs(cfg: CfgNode, eval_only: bool = False, resume: bool = False) -> None:
     """
-    Check that the ROI heads are registered, that the datasets and weights that a config names
-    exist, that its proposals are of its datasets, and that the model can be tested as it says.
+    Check that the ROI heads are registered, that datasets and weights exist, that proposals fit the
+    datasets, and that the model supports the test-time options.
 
     Args:
         cfg (CfgNode): a detectron2 config.
-        eval_only (bool): whether only the test datasets will be used.
-        resume (bool): whether the weights will come from the last checkpoint, if there is one.
+        eval_only (bool): whether only the test datasets are used.
+        resume (bool): whether the weights come from the last checkpoint, if there is one.
 
     Raises:
-        InputError: for the first thing that is not there or does not fit.
+        InputError: for the first thing that is missing or does not fit.
     """
     heads = cfg.MODEL.ROI_HEADS.NAME
     if heads not in ROI_HEADS_REGISTRY:
@@ -39,18 +40,18 @@ def check_inputs(cfg: CfgNode, eval_only: bool = False, resume: bool = False) ->
         )
     if cfg.MODEL.ROI_HEADS.BG_LO and heads != "HeuristicROIHeads":
         raise InputError(
-            f"MODEL.ROI_HEADS.BG_LO is {cfg.MODEL.ROI_HEADS.BG_LO}, which {heads} does not know: "
-            "it has to be 0, or MODEL.ROI_HEADS.NAME HeuristicROIHeads."
+            f"MODEL.ROI_HEADS.BG_LO {cfg.MODEL.ROI_HEADS.BG_LO} requires MODEL.ROI_HEADS.NAME "
+            f"HeuristicROIHeads. {heads} ignores it: set it to 0."
         )
     try:
         check_practice(cfg.DATASETS.DIFFICULT)
-        check_test_time_options(cfg)
     except ValueError as e:
         raise InputError(str(e)) from e
+    check_test_time_options(cfg)
     if not eval_only and not cfg.DATASETS.TRAIN:
-        raise InputError("DATASETS.TRAIN is empty: it has to name what to train on.")
+        raise InputError("DATASETS.TRAIN is empty. Name the datasets to train on.")
     if eval_only and not cfg.DATASETS.TEST:
-        raise InputError("DATASETS.TEST is empty: it has to name what to evaluate on.")
+        raise InputError("DATASETS.TEST is empty. Name the datasets to evaluate on.")
     for key in ["TEST"] if eval_only else ["TRAIN", "TEST"]:
         _check_datasets(key, cfg.DATASETS[key])
         if cfg.MODEL.LOAD_PROPOSALS:
@@ -59,7 +60,7 @@ def check_inputs(cfg: CfgNode, eval_only: bool = False, resume: bool = False) ->
     if from_checkpoint:
         return
     if eval_only and not cfg.MODEL.WEIGHTS:
-        raise InputError("MODEL.WEIGHTS is empty: it has to name the weights to evaluate.")
+        raise InputError("MODEL.WEIGHTS is empty. Name the weights to evaluate.")
     if cfg.MODEL.WEIGHTS:
         _check_file("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS)
 
@@ -70,10 +71,10 @@ def check_dataset(name: str, named_by: str) -> None:
 
     Args:
         name (str): as in DatasetCatalog.
-        named_by (str): where the name is from, such as "DATASETS.TRAIN".
+        named_by (str): what names it, such as "DATASETS.TRAIN".
 
     Raises:
-        InputError: if it is not there.
+        InputError: if it is missing.
     """
     registered = DatasetCatalog.list()
     if name not in registered:
@@ -89,21 +90,17 @@ def check_dataset(name: str, named_by: str) -> None:
             made_by = metadata.get("made_by")
             raise InputError(
                 f"Dataset {name} ({named_by}) needs {path}, which does not exist. "
-                + (f"It is made by: {made_by}. " if made_by else "")
-                + "The folder of all datasets is the environment variable "
-                "DETECTRON2_DATASETS, or else ./datasets."
+                + (f"Make it with: {made_by}. " if made_by else "")
+                + "Datasets are in the folder that the environment variable DETECTRON2_DATASETS "
+                "names, by default ./datasets."
             )
 
 
 def _check_datasets(key: str, names: tuple[str, ...]) -> None:
     for name in names:
         check_dataset(name, f"DATASETS.{key}")
-        evaluator_type = MetadataCatalog.get(name).get("evaluator_type", "coco")
-        if key == "TEST" and evaluator_type not in ("coco", "pascal_voc"):
-            raise InputError(
-                f"DATASETS.TEST names {name}, which is evaluated by '{evaluator_type}'. "
-                "Only 'coco' and 'pascal_voc' are supported."
-            )
+        if key == "TEST":
+            evaluator_type(name)
 
 
 def _check_proposal_files(key: str, datasets: CfgNode) -> None:
@@ -112,7 +109,7 @@ def _check_proposal_files(key: str, datasets: CfgNode) -> None:
         raise InputError(
             f"DATASETS.PROPOSAL_FILES_{key} has {len(files)} files for the {len(names)} datasets "
             f"of DATASETS.{key}. MODEL.LOAD_PROPOSALS needs one for each. "
-            "tools/compute_proposals.py makes them."
+            "Make them with tools/compute_proposals.py."
         )
     for name, file in zip(names, files, strict=True):
         _check_file(f"DATASETS.PROPOSAL_FILES_{key}", file)
@@ -137,7 +134,7 @@ def _is_missing(path: str) -> bool:
 
 
 def _is_remote(path: str) -> bool:
-    # What is to be downloaded is not looked for.
+    # Downloaded later, so not checked.
     return "://" in path
 
 

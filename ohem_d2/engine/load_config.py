@@ -13,14 +13,14 @@ __all__ = ["fall_back_to_cpu", "load_config"]
 def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     """
     Args:
-        config_file (str): the yaml file that the user named with --config-file.
-        opts (Sequence[str]): keys and values in turn, which override those of the file.
+        config_file (str): a yaml file, named with --config-file.
+        opts (Sequence[str]): alternating keys and values, which override the file.
 
     Returns:
         CfgNode: a detectron2 config with the keys of :func:`add_ohem_config`.
 
     Raises:
-        InputError: if the file does not exist, or it or the options cannot be read.
+        InputError: if the file is missing, or the file or the options cannot be read.
     """
     cfg = get_cfg()
     add_ohem_config(cfg)
@@ -29,17 +29,17 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     try:
         cfg.merge_from_file(config_file)
         cfg.merge_from_list(list(opts))
-    except Exception as e:  # what reading something else raises depends on what it is
+    except Exception as e:  # which exception depends on what is wrong
         raise InputError(f"The config {config_file} cannot be read: {e}") from e
     return cfg
 
 
 def fall_back_to_cpu(cfg: CfgNode) -> bool:
     """
-    Set MODEL.DEVICE to "cpu" if it is a CUDA device, and there is none here.
+    Set MODEL.DEVICE to "cpu" if it is a CUDA device and CUDA is not available.
 
     Returns:
-        bool: whether it was.
+        bool: whether it was changed.
     """
     falls_back = cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available()
     if falls_back:

@@ -1,7 +1,6 @@
 from .build import build_evaluator
-from .detection_files import evaluate_detections
-from .hard_example_files import write_coco_json, write_csv
-from .hard_example_list import HardExampleList
+from .coco_evaluation import evaluate_coco_results
+from .hard_example_files import HardExampleList, write_coco_json, write_csv
 from .hard_examples import HardExample, find_hard_examples
 from .mean_roi_loss import build_mean_roi_loss_loader, features_and_rois, mean_roi_loss
 from .pascal_voc_evaluation import PascalVOCEvaluator
@@ -11,7 +10,6 @@ from .testing import (
     describe_test,
     evaluate_dataset,
     evaluate_model,
-    to_results,
     write_evaluations,
 )
 
@@ -24,13 +22,12 @@ __all__ = [
     "build_evaluator",
     "build_mean_roi_loss_loader",
     "describe_test",
+    "evaluate_coco_results",
     "evaluate_dataset",
-    "evaluate_detections",
     "evaluate_model",
     "features_and_rois",
     "find_hard_examples",
     "mean_roi_loss",
-    "to_results",
     "write_coco_json",
     "write_csv",
     "write_evaluations",

@@ -1,5 +1,5 @@
 """
-What is hard for a trained model: RoIs of a large loss, and what is wrong with each.
+What is hard for a trained model: RoIs with a large loss, and what is wrong with each.
 
 Shape shorthand in this module:
 
@@ -16,10 +16,10 @@ from detectron2.modeling.roi_heads import ROIHeads
 from detectron2.structures import Boxes, Instances, pairwise_iou
 from torch import Tensor
 
-from ohem_d2.modeling.roi_heads import nms_by_loss, roi_losses
-from ohem_d2.modeling.roi_heads.box_branch import box_predictors, forward_rois
-from ohem_d2.modeling.roi_heads.roi_loss import objectness_losses
-
+from ..modeling.roi_heads import nms_by_loss, roi_losses
+from ..modeling.roi_heads.box_branch import box_predictors, forward_rois
+from ..modeling.roi_heads.roi_loss import objectness_losses
+from ..utils import InputError
 from .error_breakdown import BG_THRESH, FG_THRESH
 from .mean_roi_loss import features_and_rois
 
@@ -35,18 +35,18 @@ MISSED, WRONG_CLASS, POOR_LOCALIZATION, UNANNOTATED = KINDS = (
 
 class HardExample(NamedTuple):
     """
-    A RoI and what is wrong with it. Boxes are XYXY, in pixels of the image in its file.
+    A RoI and what is wrong with it. Boxes are XYXY in pixels of the image file.
     """
 
     kind: str  # one of KINDS
     file_name: str  # of the image
     roi: list[float]
-    gt_class: Optional[int]  # of the object that it is about. None: there is none
+    gt_class: Optional[int]  # of the object that it is about. None if there is none
     gt_box: Optional[list[float]]
-    pred_class: int  # the likeliest class that is not background
+    pred_class: int  # the likeliest foreground class
     pred_box: list[float]  # for this class
     score: float  # probability of this class
-    loss: float  # the sum of the next three
+    loss: float  # sum of the next three
     loss_objectness: float  # see objectness_losses()
     loss_class: float  # the rest of the classification loss
     loss_box_reg: float
@@ -54,7 +54,7 @@ class HardExample(NamedTuple):
     @property
     def iou(self) -> Optional[float]:
         """
-        Of the predicted box with that of the object. None if there is no object.
+        Optional[float]: IoU of the predicted with the annotated box. None without an object.
         """
         if self.gt_box is None:
             return None
@@ -69,33 +69,33 @@ def find_hard_examples(
     min_score: float = 0.05,
 ) -> list[HardExample]:
     """
-    Score all RoIs of one image by their training loss, and say of the hard ones what is wrong.
+    Rank all RoIs of one image by their training loss, and say what is wrong with the hard ones.
 
-    An object is shown once, by the RoI on it that the model is surest of: some RoI that barely
-    overlaps an object is hard on any object, and says nothing of it. What is wrong is the largest
-    part of that RoI's loss: object or background ("missed object"), which class ("wrong class") or
-    where ("poor localization"). It is not shown if the largest part is small because the model is
-    right: surer of an object than of background, or surest of its class.
+    Each object is represented by the RoI on it with the highest score. (The hardest RoI would not
+    do: every object has RoIs that barely overlap it and are hard.) What is wrong is the largest
+    part of that RoI's loss: object or background ("missed object"), which class ("wrong class"), or
+    where ("poor localization"). A RoI for which the model gets this part right (foreground is
+    likelier than background, or the class is the likeliest) is not shown.
 
-    A RoI on the background counts if the model finds something in it, unless the predicted box is
-    that of an annotated object after all (IoU >= 0.5). If it partly covers one (IoU >= 0.1), it is
-    a poor localization of that, and else there is "nothing annotated".
+    A background RoI counts if the model finds something there, unless the predicted box is that of
+    an annotated object (IoU >= 0.5). If it covers part of an object (IoU >= 0.1), it is a "poor
+    localization" of it, otherwise there is "nothing annotated".
 
-    Of these, NMS by loss removes those that overlap a harder one, as in training.
+    NMS by loss then removes RoIs that overlap a harder one, as in training.
 
     Args:
         model (GeneralizedRCNN): in evaluation mode, with ROI heads that :func:`box_predictors`
-            knows. Of a cascade, it is the first stage that is looked at.
+            supports. For a cascade, the losses are those of the first stage.
         inputs (dict): one image in detectron2's standard format, with "instances".
-        nms_thresh (float): see :func:`nms_by_loss`. Lower than in training: there two RoIs on one
-            thing are two chances to learn, and here they are shown to a person twice.
-        min_score (float): the lowest probability of a class that counts on the background.
+        nms_thresh (float): see :func:`nms_by_loss`. Lower than in training, so that a person sees
+            each thing once.
+        min_score (float): the lowest score that counts on the background.
 
     Returns:
-        list[HardExample]: the hardest first.
+        list[HardExample]: by decreasing loss.
 
     Raises:
-        ValueError: if a loss is not finite, or the ROI heads are not known.
+        InputError: if a loss is not finite.
     """
     features, (rois,) = features_and_rois(model, [inputs])
     if len(rois) == 0:
@@ -103,9 +103,9 @@ def find_hard_examples(
     objects = inputs["instances"].to(model.device)
     _predict(model.roi_heads, features, rois)
     if not rois.losses.isfinite().all():
-        raise ValueError(
-            f"The losses of RoIs in {inputs['file_name']} are not all finite. Are the weights "
-            "those of a training that diverged?"
+        raise InputError(
+            f"Some losses of RoIs in {inputs['file_name']} are not finite. Did the training that "
+            "made the weights diverge?"
         )
     _judge(rois, objects, model.roi_heads.num_classes, min_score)
     rois = rois[rois.kinds >= 0]
@@ -120,19 +120,19 @@ def _predict(heads: ROIHeads, features: dict[str, Tensor], rois: Instances) -> N
     Add these fields to labeled RoIs:
 
     - losses: (R, 3), the parts of the loss, in the order of :class:`HardExample`.
-    - pred_classes: the likeliest class that is not background.
+    - pred_classes: the likeliest foreground class.
     - scores: its probability.
-    - pred_boxes: the box that is predicted for it.
-    - is_missed: of foreground, whether the model rather sees background.
+    - pred_boxes: the box predicted for it.
+    - is_missed: for foreground, whether background is likelier than foreground.
     """
     predictor = box_predictors(heads)[0]
     predictions = forward_rois(heads, features, [rois])
     losses = roi_losses(predictor, predictions, [rois])
     objectness = objectness_losses(predictor, predictions[0], rois.gt_classes)
-    # Rounding may leave a little less than nothing.
+    # Rounding may make it slightly negative.
     of_class = (losses["loss_cls"] - objectness).clamp(min=0)
     rois.losses = torch.stack([objectness, of_class, losses["loss_box_reg"]], dim=1)
-    # That is -log(1 / 2), where both are as likely.
+    # log(2) is the loss where both are equally likely.
     rois.is_missed = objectness > predictor.loss_weight.get("loss_cls", 1.0) * math.log(2)
 
     (probs,) = predictor.predict_probs(predictions, [rois])
@@ -147,8 +147,8 @@ def _predict(heads: ROIHeads, features: dict[str, Tensor], rois: Instances) -> N
 
 def _judge(rois: Instances, objects: Instances, num_classes: int, min_score: float) -> None:
     """
-    Add the field "kinds", the index in KINDS of what is wrong, -1 if there is nothing to show; and
-    have "gt_inds" be the index of the object that a RoI is about, -1 if there is none.
+    Add the field "kinds": index in KINDS of what is wrong, -1 for RoIs that are not shown. Set
+    "gt_inds" to the index of the object that a RoI is about, -1 if there is none.
     """
     is_fg = rois.gt_classes < num_classes
     iou = torch.zeros_like(rois.scores)
@@ -159,7 +159,7 @@ def _judge(rois: Instances, objects: Instances, num_classes: int, min_score: flo
     unrelated = iou < BG_THRESH
     on_background = torch.where(unrelated, KINDS.index(UNANNOTATED), KINDS.index(POOR_LOCALIZATION))
     on_background[(iou >= FG_THRESH) | (rois.scores < min_score)] = -1
-    # These, and the parts of the loss, are in the order of KINDS.
+    # In the order of KINDS, like the parts of the loss.
     wrong_class = rois.pred_classes != rois.gt_classes
     mistakes = torch.stack([rois.is_missed, wrong_class, torch.ones_like(is_fg)], dim=1)
     largest = rois.losses.argmax(dim=1)
@@ -173,13 +173,13 @@ def _judge(rois: Instances, objects: Instances, num_classes: int, min_score: flo
 def _surest_of_each_object(rois: Instances, is_fg: Tensor, num_objects: int) -> Tensor:
     """
     Returns:
-        Tensor: (R,) bool tensor that is true on one RoI of each object that has any: the one with
-        the largest score, and the first of several.
+        Tensor: (R,) bool, true for one RoI of each object that has any: the one with the highest
+        score, the first among equals.
     """
     fg_inds = torch.nonzero(is_fg)[:, 0]
     order = fg_inds[torch.sort(rois.scores[fg_inds], descending=True, stable=True).indices]
     place = torch.arange(len(order), device=order.device)
-    # For each object, at which place in this order its first RoI is.
+    # The place of each object's first RoI in this order.
     first = torch.full((num_objects,), len(order), device=order.device)
     first = first.scatter_reduce(0, rois.gt_inds[order], place, "amin")
     is_surest = torch.zeros_like(is_fg)

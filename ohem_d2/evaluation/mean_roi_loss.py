@@ -1,6 +1,6 @@
 """
-The mean loss over all RoIs (Figure 3 of Shrivastava et al. 2016): a measure of what was learned
-that does not depend on which RoIs were sampled in training, as the training loss does.
+The mean loss over all RoIs (Figure 3 of Shrivastava et al. 2016). Unlike the training loss, it
+does not depend on which RoIs are sampled for training.
 """
 
 from collections.abc import Iterable
@@ -13,10 +13,10 @@ from detectron2.structures import Instances
 from detectron2.utils import comm
 from torch import Tensor
 
-from ohem_d2.data import build_annotated_loader, get_annotated_dicts
-from ohem_d2.modeling.roi_heads import check_minable, compute_roi_losses, label_rois
-from ohem_d2.modeling.roi_heads.box_branch import box_predictors
-from ohem_d2.modeling.roi_heads.ignore_regions import DEFAULT_IOA_THRESH
+from ..data import build_annotated_loader, get_annotated_dicts
+from ..modeling.roi_heads import check_minable, compute_roi_losses, label_rois
+from ..modeling.roi_heads.box_branch import box_predictors
+from ..modeling.roi_heads.ignore_regions import DEFAULT_IOA_THRESH
 
 __all__ = ["build_mean_roi_loss_loader", "features_and_rois", "mean_roi_loss"]
 
@@ -34,12 +34,12 @@ def features_and_rois(
 ) -> tuple[dict[str, Tensor], list[Instances]]:
     """
     Args:
-        model (GeneralizedRCNN): in evaluation mode, so that its RoIs are those of test time.
+        model (GeneralizedRCNN): in evaluation mode, so that its RoIs are those of inference.
         inputs: a batch in detectron2's standard format, with "instances".
 
     Returns:
         (dict[str, Tensor], list[Instances]): the features, and for each image all labeled RoIs,
-        those of the ground truth included, and those on ignore regions not.
+        with the ground-truth boxes and without those on ignore regions.
     """
     heads = model.roi_heads
     images = model.preprocess_image(inputs)
@@ -49,7 +49,7 @@ def features_and_rois(
     else:
         proposals = [x["proposals"].to(model.device) for x in inputs]
     targets = [x["instances"].to(model.device) for x in inputs]
-    # Heads that know no ignore regions as well, so that all models are measured on the same RoIs.
+    # Also for heads without ignore regions, so that all models are measured on the same RoIs.
     thresh = getattr(heads, "ignore_ioa_thresh", DEFAULT_IOA_THRESH)
     return features, label_rois(
         proposals,
@@ -63,8 +63,8 @@ def features_and_rois(
 
 def mean_roi_loss(model: GeneralizedRCNN, data_loader: Iterable[list[dict]]) -> float:
     """
-    Run a model over images with annotations and average the loss of all of its RoIs. The model is
-    in evaluation mode meanwhile: there is no dropout, and its RoIs are those of test time.
+    Average the loss over all RoIs of annotated images, in evaluation mode: without dropout, on the
+    RoIs of inference.
 
     Args:
         model (GeneralizedRCNN): with :class:`StandardROIHeads` or :class:`Res5ROIHeads` (such as
@@ -73,19 +73,18 @@ def mean_roi_loss(model: GeneralizedRCNN, data_loader: Iterable[list[dict]]) -> 
             :func:`build_mean_roi_loss_loader`.
 
     Returns:
-        float: mean of classification plus box regression loss over all RoIs of all images, of all
+        float: mean of classification plus box regression loss over all RoIs of all images and
         processes. NaN if there are none.
 
     Raises:
-        ValueError: if the model has other ROI heads, or a box predictor whose loss of each RoI
-            is not known.
+        ValueError: if the model has other ROI heads, or a box predictor with a loss of its own.
     """
     heads = model.roi_heads
     predictors = box_predictors(heads)
     if len(predictors) > 1:
         raise ValueError(
-            f"The mean loss over all RoIs is known for one stage: {type(heads).__name__} has "
-            f"{len(predictors)}, each with RoIs of its own."
+            f"The mean loss over all RoIs is for heads with one stage. {type(heads).__name__} has "
+            f"{len(predictors)}, each with its own RoIs."
         )
     check_minable(predictors[0])
     total, count = 0.0, 0

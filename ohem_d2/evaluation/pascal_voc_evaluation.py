@@ -1,11 +1,12 @@
 """
 Average precision as PASCAL VOC defines it (Everingham et al., The PASCAL Visual Object Classes
-(VOC) Challenge, IJCV 2010, and its development kit), from the development kit's files.
+(VOC) Challenge, IJCV 2010), from files in the format of its development kit.
 
 Shapes: N detections and G objects of a class, T thresholds of the IoU.
 """
 
 import math
+import os
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
@@ -22,12 +23,12 @@ from detectron2.utils.file_io import PathManager
 from tabulate import tabulate
 from torchvision.ops import box_iou
 
-from ..utils import atomic_file, write_json
+from ..utils import InputError, atomic_file, write_json
 from .detection_files import check_image_ids, comp4_file, read_comp4_file
 
 __all__ = ["Objects", "PascalVOCEvaluator", "average_precision"]
 
-# Divided, and not added up: so an IoU or a recall that is exactly one of them reaches it.
+# Divided, not added up, so that an IoU or recall of exactly a threshold reaches it.
 IOU_THRESHOLDS = np.arange(50, 100, 5) / 100
 ELEVEN_RECALLS = np.arange(11) / 10
 
@@ -40,35 +41,39 @@ class Objects(NamedTuple):
     """
 
     image_ids: list[str]  # G
-    boxes: np.ndarray  # (G, 4) of float64, XYXY in pixels, in detectron2's coordinates
+    boxes: np.ndarray  # (G, 4) of float64, XYXY in detectron2's pixel coordinates
     difficult: np.ndarray  # (G,) of bool
 
 
 class PascalVOCEvaluator(PascalVOCDetectionEvaluator):
     """
-    PASCAL VOC's AP, at IoU thresholds of .50 to .95 as COCO has them.
+    PASCAL VOC's AP, at COCO's IoU thresholds .50 to .95.
 
-    It differs from its parent class in these:
+    Differences from the parent class:
         Scores and boxes are not rounded.
-        An IoU of exactly the threshold is enough, as in the development kit and in COCO.
-        Detections of equal score stay in the order of the images.
-        A class without objects, or with difficult ones only, has no AP (NaN), and the means are
-        over the others, as in COCO.
+        An IoU of exactly the threshold suffices, as in the development kit and in COCO.
+        Detections with equal scores keep the order of the images.
+        A class without objects, or with difficult ones only, has no AP (NaN). The means are over
+        the other classes, as in COCO.
         A recall of exactly .3, .6 or .7 reaches that point of the 11-point metric.
-        Objects in the XML files need a name and a box only. Without the element `difficult`, they
-        are not.
+        Objects in the XML files need only a name and a box. They are not difficult without the
+        element `difficult`.
     """
 
     def __init__(self, dataset_name: str, output_dir: Optional[str] = None) -> None:
         """
         Args:
-            dataset_name (str): a dataset in the layout of PASCAL VOC, see `register_pascal_voc`.
-                If its year is 2007, its metric is the 11-point AP, and else the area under the
-                curve of precision and recall.
-            output_dir (str): a local folder, where :meth:`evaluate` writes the detections
-                (comp4_det_SPLIT_CLASS.txt, one file for each class) and voc_results.json. None:
-                nowhere.
+            dataset_name (str): a dataset in PASCAL VOC's layout, see `register_pascal_voc`. The
+                metric of year 2007 is the 11-point AP, that of other years the area under the
+                precision-recall curve.
+            output_dir (str): a local folder for the detections (comp4_det_SPLIT_CLASS.txt, a file
+                for each class) and voc_results.json. None writes nothing.
+
+        Raises:
+            InputError: if the dataset has another layout.
         """
+        if not MetadataCatalog.get(dataset_name).get("split"):
+            raise InputError(f"{dataset_name} does not have PASCAL VOC's layout.")
         super().__init__(dataset_name)
         self._output_dir = output_dir
         self._split = MetadataCatalog.get(dataset_name).split
@@ -86,15 +91,10 @@ class PascalVOCEvaluator(PascalVOCDetectionEvaluator):
 
     def evaluate(self) -> Optional[dict[str, dict[str, float]]]:
         """
-        Write the detections of all processes, and evaluate what was written.
+        Write the detections of all processes, and evaluate the files.
 
         Returns:
-            dict: has a key "bbox", whose value is a dict of "AP", "AP50", "AP75", and
-            "AP50-CLASS" of each class, in percent, by the dataset's metric. None in all processes
-            but the main one.
-
-        Raises:
-            ValueError: if there are detections of images that are not in the image set.
+            dict: see :meth:`evaluate_folder`. None in all processes but the main one.
         """
         all_predictions = comm.gather(self._predictions, dst=0)
         if not comm.is_main_process():
@@ -106,8 +106,26 @@ class PascalVOCEvaluator(PascalVOCDetectionEvaluator):
                 with atomic_file(comp4_file(folder, self._split, name)) as file:
                     lines = [line for x in all_predictions for line in x.get(category, [])]
                     file.write_text("".join(lines))
-            results = self._evaluate_folder(folder)
-            write_json(folder / "voc_results.json", results)
+            return self.evaluate_folder(folder)
+
+    def evaluate_folder(self, folder: str | os.PathLike) -> dict[str, dict[str, float]]:
+        """
+        Evaluate the detections in files, in one process.
+
+        Args:
+            folder (str): holds comp4_det_SPLIT_CLASS.txt for each class.
+
+        Returns:
+            dict: has a key "bbox", whose value is a dict of "AP", "AP50", "AP75", and
+            "AP50-CLASS" for each class, in percent, by the dataset's metric.
+
+        Raises:
+            InputError: if a file is missing or broken, or has detections on images that are not
+            in the image set.
+        """
+        results = self._evaluate_folder(folder)
+        if self._output_dir is not None:
+            write_json(Path(self._output_dir) / "voc_results.json", results)
         self._log(results)
         return {
             "bbox": {
@@ -116,7 +134,7 @@ class PascalVOCEvaluator(PascalVOCDetectionEvaluator):
             }
         }
 
-    def _evaluate_folder(self, folder: Path) -> dict[str, Any]:
+    def _evaluate_folder(self, folder: str | os.PathLike) -> dict[str, Any]:
         with PathManager.open(self._image_set_path) as f:
             image_ids = f.read().split()
         objects = self._read_objects(image_ids)
@@ -125,7 +143,7 @@ class PascalVOCEvaluator(PascalVOCDetectionEvaluator):
         for name in self._class_names:
             path = comp4_file(folder, self._split, name)
             detections = read_comp4_file(path)
-            check_image_ids(detections[0], known, f"{path}, of {self._dataset_name}")
+            check_image_ids(detections[0], known, f"{path} ({self._dataset_name})")
             # (T, 2): 11-point and area.
             ap = 100 * average_precision(*detections, objects[name], IOU_THRESHOLDS)
             by_metric = ap[:, 0 if self._is_2007 else 1]
@@ -182,8 +200,8 @@ class PascalVOCEvaluator(PascalVOCDetectionEvaluator):
             numalign="right",
         )
         self._logger.info(
-            f"PASCAL VOC's AP of {self._dataset_name} ({results['metric']} is its metric; nan: "
-            f"no objects, and not in the mean):\n{table}"
+            f"PASCAL VOC's AP on {self._dataset_name} (metric: {results['metric']}; nan: no "
+            f"objects, left out of the mean):\n{table}"
         )
 
 
@@ -195,22 +213,22 @@ def average_precision(
     iou_thresholds: np.ndarray,
 ) -> np.ndarray:
     """
-    The AP of one class. From the highest score to the lowest, a detection is right if the object
-    that it overlaps most, by at least the threshold, was not yet found. Difficult objects need
-    not be found, and detections of them are neither right nor wrong.
+    The AP of one class. By decreasing score, a detection is right if it overlaps an object by at
+    least the threshold, and the object that it overlaps most was not found yet. Difficult objects
+    need not be found, and detections of them are neither right nor wrong.
 
     Args:
         image_ids (Sequence[str]): of the images of the N detections.
         scores (np.ndarray): (N,).
-        boxes (np.ndarray): (N, 4) of float64, XYXY in pixels, in detectron2's coordinates. There
-            the plain IoU is the protocol's, which adds one to widths and heights.
+        boxes (np.ndarray): (N, 4) of float64, XYXY in detectron2's pixel coordinates, where the
+            plain IoU is that of the protocol, which adds one to widths and heights.
         objects (Objects): of the class.
         iou_thresholds (np.ndarray): (T,), larger than 0.
 
     Returns:
-        np.ndarray: (T, 2), in [0, 1]: the mean of the highest precisions that are reached at
-        recalls of 0, .1, ... 1 (VOC 2007), and the area under the curve of them (since VOC 2010).
-        NaN if there are no objects but difficult ones.
+        np.ndarray: (T, 2), in [0, 1]: the mean over recalls 0, .1, ... 1 of the highest precision
+        at this or a higher recall (VOC 2007), and the area under that curve (since VOC 2010). NaN
+        if all objects are difficult, or there are none.
     """
     num_objects = (~objects.difficult).sum()
     if num_objects == 0:
@@ -224,12 +242,12 @@ def average_precision(
         _, first = np.unique(matches[hits], return_index=True)
         right = np.zeros(len(order), dtype=bool)
         right[hits[first]] = True
-        right = right[(ious < thresh) | ~difficult]  # without detections of difficult objects
+        right = right[(ious < thresh) | ~difficult]  # drop detections of difficult objects
 
         found = right.cumsum()
         recall = found / num_objects
         precision = found / np.arange(1, len(found) + 1)
-        # The highest one at this or a higher recall.
+        # The highest at this or a higher recall.
         precision = np.maximum.accumulate(precision[::-1])[::-1]
         area = (np.diff(recall, prepend=0) * precision).sum()
         reached_at = np.searchsorted(recall, ELEVEN_RECALLS)
@@ -242,8 +260,8 @@ def _match(
 ) -> tuple[np.ndarray, np.ndarray]:
     """
     Returns:
-        (np.ndarray, np.ndarray): for each detection its largest IoU with an object, (N,), 0 if
-        there is none in its image, and which object that is, (N,).
+        (np.ndarray, np.ndarray): the largest IoU of each detection with an object, (N,), 0 if its
+        image has none, and the index of that object, (N,).
     """
     ious, matches = np.zeros(len(boxes)), np.zeros(len(boxes), dtype=np.int64)
     objects_by_image = _indices_by_image(objects.image_ids)

@@ -1,28 +1,25 @@
 """
-Evaluate a model, and put ways of testing it side by side.
+Evaluate a model, and compare ways of testing it in one table.
 """
 
+import json
 import logging
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from tabulate import tabulate
 from torch import nn
 
 from ..data import build_test_loader
-from ..modeling.test_time.build import (
-    build_test_time_model,
-    uses_test_time_options,
-    without_test_time_options,
-)
+from ..modeling import build_test_time_model
 from ..utils import atomic_file, atomic_folder, write_json
 from .build import build_evaluator
 
@@ -32,21 +29,21 @@ __all__ = [
     "describe_test",
     "evaluate_dataset",
     "evaluate_model",
-    "to_results",
     "write_evaluations",
 ]
 
 logger = logging.getLogger(__name__)
 
 MAIN_METRICS = ("AP", "AP50", "AP75")
+PLAIN = "plain"
 
 
 class Evaluation(NamedTuple):
     """
-    What one way of testing gives on one dataset.
+    The results of one way of testing on one dataset.
     """
 
-    test: str  # how it was tested
+    test: str  # see describe_test()
     dataset: str
     results: dict[str, dict[str, float]]  # by task ("bbox", ...) and metric, in percent
     seconds_per_image: float
@@ -54,13 +51,13 @@ class Evaluation(NamedTuple):
 
 class TimedModel(nn.Module):
     """
-    A model whose time is taken.
+    A model that measures its time.
     """
 
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
-        self.seconds: list[float] = []  # an image, of each call
+        self.seconds: list[float] = []  # per image, for each call
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         start = time.perf_counter()
@@ -73,52 +70,79 @@ class TimedModel(nn.Module):
     def seconds_per_image(self) -> float:
         """
         Returns:
-            float: the mean, without the first five calls, which are for warming up, as in
-            :func:`inference_on_dataset`. NaN if there was none.
+            float: the mean over all calls but the first five, which warm up, as in
+            :func:`inference_on_dataset`. NaN if there were none.
         """
         seconds = self.seconds[min(5, max(len(self.seconds) - 1, 0)) :]
         return sum(seconds) / len(seconds) if seconds else math.nan
 
 
-def evaluate_model(cfg: CfgNode, model: nn.Module, output_dir: str) -> list[Evaluation]:
+def evaluate_model(
+    cfg: CfgNode,
+    model: nn.Module,
+    build_evaluator: Callable[[str, str], DatasetEvaluator] = build_evaluator,
+) -> dict[str, Any]:
     """
-    Evaluate a model on each of DATASETS.TEST, as it is. If TEST.AUG, TEST.ITERATIVE_BBOX or
-    TEST.BOX_VOTING is enabled, then evaluate it with these, too.
+    Evaluate a model on DATASETS.TEST, with what TEST.AUG, TEST.ITERATIVE_BBOX and TEST.BOX_VOTING
+    enable. Write to OUTPUT_DIR:
+
+    - `inference/DATASET`, or `inference_TTA/DATASET` if any of the three is enabled: the files of
+      the evaluator.
+    - results.json with all metrics, and results.md with a table of the main ones. The plain model
+      starts them anew; other tests add to them.
 
     Args:
         cfg (CfgNode): a detectron2 config with the keys of :func:`add_ohem_config`.
         model (nn.Module): the model that it describes, with its weights.
-        output_dir (str): what the evaluators write is put into its folders `inference/DATASET`,
-            and `inference_TTA/DATASET`, when it is whole.
+        build_evaluator (callable): takes the name of a dataset and a folder.
 
     Returns:
-        list[Evaluation]: see :func:`evaluate_dataset`.
+        dict: as :meth:`DefaultTrainer.test` returns, by dataset (if there are several), task and
+        metric. As in detectron2, tasks end with "_TTA" for all but the plain model.
     """
-    tests = {"inference": without_test_time_options(cfg)}
-    if uses_test_time_options(cfg):
-        tests["inference_TTA"] = cfg
-    models = {folder: build_test_time_model(x, model) for folder, x in tests.items()}
-    return [
+    test = describe_test(cfg)
+    folder, suffix = ("inference", "") if test == PLAIN else ("inference_TTA", "_TTA")
+    model = build_test_time_model(cfg, model)
+    evaluations = [
         evaluate_dataset(
-            test_cfg, TimedModel(models[folder]), name, os.path.join(output_dir, folder, name)
+            cfg,
+            TimedModel(model),
+            name,
+            os.path.join(cfg.OUTPUT_DIR, folder, name),
+            build_evaluator,
         )
         for name in cfg.DATASETS.TEST
-        for folder, test_cfg in tests.items()
     ]
+    if evaluations and comm.is_main_process():
+        old = [] if test == PLAIN else _read_evaluations(cfg.OUTPUT_DIR)
+        old = [x for x in old if x.test != test]
+        table = write_evaluations(old + evaluations, cfg.OUTPUT_DIR)
+        logger.info(f"Results (all metrics in {cfg.OUTPUT_DIR}/results.json):\n{table}")
+    results = {
+        x.dataset: {f"{task}{suffix}": metrics for task, metrics in x.results.items()}
+        for x in evaluations
+    }
+    return next(iter(results.values())) if len(results) == 1 else results
 
 
 def evaluate_dataset(
-    cfg: CfgNode, model: TimedModel, dataset_name: str, output_dir: str
+    cfg: CfgNode,
+    model: TimedModel,
+    dataset_name: str,
+    output_dir: str,
+    build_evaluator: Callable[[str, str], DatasetEvaluator] = build_evaluator,
 ) -> Evaluation:
     """
     Args:
         cfg (CfgNode): a detectron2 config with the keys of :func:`add_ohem_config`.
-        model (TimedModel): a model that :func:`build_test_time_model` has made of it.
+        model (TimedModel): around the model from :func:`build_test_time_model`.
         dataset_name (str): one of DATASETS.TEST.
-        output_dir (str): the folder for what the evaluator writes, with all its files or none.
+        output_dir (str): the folder for the files of the evaluator. They replace those of an
+            earlier evaluation when all are written.
+        build_evaluator (callable): takes the name of a dataset and a folder.
 
     Returns:
-        Evaluation: of all processes together in the main one, without results in others.
+        Evaluation: of all processes, in the main one. Others return one without results.
     """
     loader = build_test_loader(cfg, dataset_name)
     with ExitStack() as stack:
@@ -136,7 +160,8 @@ def evaluate_dataset(
 def describe_test(cfg: CfgNode) -> str:
     """
     Returns:
-        str: in some words, what TEST.AUG, TEST.ITERATIVE_BBOX and TEST.BOX_VOTING make of a model.
+        str: what TEST.AUG, TEST.ITERATIVE_BBOX and TEST.BOX_VOTING enable, such as "2 scales and
+        flip, voting", or "plain".
     """
     test, words = cfg.TEST, []
     if test.AUG.ENABLED:
@@ -146,21 +171,7 @@ def describe_test(cfg: CfgNode) -> str:
         words.append(f"{test.ITERATIVE_BBOX.NUM_ROUNDS} rounds")
     if test.BOX_VOTING.ENABLED:
         words.append("voting")
-    return ", ".join(words) or "plain"
-
-
-def to_results(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
-    """
-    Returns:
-        dict: as of :meth:`DefaultTrainer.test`, by dataset (if there is more than one), task and
-        metric. What is not the plain model has "_TTA" at the end of its task, as in detectron2.
-    """
-    results: dict[str, dict[str, Any]] = {}
-    for x in evaluations:
-        suffix = "" if x.test == "plain" else "_TTA"
-        by_task = {f"{task}{suffix}": metrics for task, metrics in x.results.items()}
-        results.setdefault(x.dataset, {}).update(by_task)
-    return next(iter(results.values())) if len(results) == 1 else results
+    return ", ".join(words) or PLAIN
 
 
 def write_evaluations(evaluations: Sequence[Evaluation], output_dir: str) -> str:
@@ -168,7 +179,7 @@ def write_evaluations(evaluations: Sequence[Evaluation], output_dir: str) -> str
     Write results.json, with all metrics, and results.md, a table of the main ones.
 
     Returns:
-        str: that table, in Markdown.
+        str: the table, in Markdown.
     """
     os.makedirs(output_dir, exist_ok=True)
     table = tabulate(
@@ -180,8 +191,17 @@ def write_evaluations(evaluations: Sequence[Evaluation], output_dir: str) -> str
         headers=["dataset", "task", "test", *MAIN_METRICS, "s / image"],
         tablefmt="github",
         floatfmt=("", "", "", ".1f", ".1f", ".1f", ".3f"),
+        missingval="nan",
     )
     write_json(os.path.join(output_dir, "results.json"), [x._asdict() for x in evaluations])
     with atomic_file(os.path.join(output_dir, "results.md")) as file:
         file.write_text(table + "\n")
     return table
+
+
+def _read_evaluations(output_dir: str) -> list[Evaluation]:
+    path = os.path.join(output_dir, "results.json")
+    if not os.path.exists(path):
+        return []
+    with open(path) as f:
+        return [Evaluation(**x) for x in json.load(f)]

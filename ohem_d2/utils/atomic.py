@@ -1,5 +1,5 @@
 """
-Output that is there as a whole or not at all, whenever the process is killed.
+Output that is complete or absent, even if the process is killed.
 """
 
 import os
@@ -14,8 +14,8 @@ __all__ = ["atomic_file", "atomic_folder"]
 @contextmanager
 def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
     """
-    Write a file under the name `path`.unfinished, which becomes `path` at the end, and takes the
-    place of one that is there. After an exception it is removed, and what was there stays.
+    Write a file under the name `path`.unfinished, and rename it to `path` at the end, where it
+    replaces an existing file. After an exception it is removed, and the existing file stays.
 
     Args:
         path (str): a local file, in a folder that exists.
@@ -36,12 +36,12 @@ def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
 @contextmanager
 def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
     """
-    Fill a new folder under the name `path`.unfinished, which becomes `path` at the end, and takes
-    the place of one that is there, with all that is in it. After an exception it is removed, and
-    what was there stays.
+    Fill a new folder under the name `path`.unfinished, and rename it to `path` at the end, where it
+    replaces an existing folder and all its content. After an exception it is removed, and the
+    existing folder stays.
 
     Args:
-        path (str): a local folder. Those that it is in are made.
+        path (str): a local folder. Its parents are created.
 
     Returns:
         the empty folder to write into.
@@ -49,15 +49,15 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
     path = Path(path)
     unfinished = path.with_name(f"{path.name}.unfinished")
     replaced = path.with_name(f"{path.name}.replaced")
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
+    shutil.rmtree(unfinished, ignore_errors=True)  # from a killed run
     unfinished.mkdir(parents=True)
     try:
         yield unfinished
     except BaseException:
         shutil.rmtree(unfinished)
         raise
-    # A folder cannot be renamed to one that is not empty. To remove that one takes time, in which
-    # only a part of it would be there: so it is renamed as well.
+    # A folder cannot replace one that is not empty. Deleting that one takes time in which it would
+    # be incomplete, so it is renamed first.
     shutil.rmtree(replaced, ignore_errors=True)
     if path.exists():
         path.rename(replaced)

@@ -10,12 +10,11 @@ __all__ = ["write_json"]
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """
-    Write a json file, whole or not at all.
+    Write a json file, complete or not at all.
 
     Args:
         path (str): a local file, in a folder that exists.
-        value (Any): what json has, dicts, lists and so on. NaN, which json does not have, becomes
-            null.
+        value (Any): of types that json has. NaN, which json lacks, becomes null.
     """
     text = json.dumps(_replace_nan(value), indent=2) + "\n"
     with atomic_file(path) as file:

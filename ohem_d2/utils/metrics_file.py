@@ -7,13 +7,13 @@ __all__ = ["read_metrics"]
 
 def read_metrics(folder: str | os.PathLike) -> list[dict[str, float]]:
     """
-    Read what a training run has written so far. It may be running.
+    Read the metrics of a training run, which may still be running.
 
     Args:
         folder (str): the run's OUTPUT_DIR.
 
     Returns:
-        list[dict[str, float]]: the lines of metrics.json. No line if it is not there.
+        list[dict[str, float]]: the lines of metrics.json. Empty if it is missing.
     """
     file = Path(folder) / "metrics.json"
     if not file.exists():

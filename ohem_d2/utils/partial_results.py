@@ -1,34 +1,36 @@
 """
-The results of a long run in a file, from which a run that was stopped in any way goes on.
+The results of a long run in a file, from which a stopped run continues.
 """
 
 import os
 import pickle
 from typing import Any
 
+from .input_error import InputError
+
 __all__ = ["PartialResults"]
 
 
 class PartialResults:
     """
-    A file to which results are appended one at a time: a text that describes the run, a newline,
-    and then a pickle for each result. It is unpickled: it has to come from someone you trust.
+    A file to which results are appended one at a time. It holds a description of the run, a newline
+    and a pickle of each result. It is unpickled, so open files that you trust only.
 
     Attributes:
-        results (list): what is in the file, in the order in which it was appended.
+        results (list): all results in the file, in order.
     """
 
     def __init__(self, path: str | os.PathLike, description: str) -> None:
         """
-        Read the results that an earlier run has left, or begin a new file. A result that was being
-        written when the run was killed is cut off.
+        Read the results of an earlier run, or start a new file. A result that was half written when
+        the run was killed is cut off.
 
         Args:
             path (str): a local file, in a folder that exists.
-            description (str): the results of two runs with the same one can be mixed.
+            description (str): results of runs with equal descriptions can be combined.
 
         Raises:
-            ValueError: if the file is of another run. It is left as it is.
+            InputError: if the file is from another run. It is not changed.
         """
         self.results: list[Any] = []
         header = (description + "\n").encode()
@@ -38,11 +40,11 @@ class PartialResults:
             if not header.startswith(begin):
                 file.seek(0)
                 first_line = file.readline(500).decode(errors="replace").rstrip()
-                raise ValueError(
-                    f"{path} is there, and was not begun by this command:\n"
+                raise InputError(
+                    f"{path} is from another command:\n"
                     f"it has   {first_line}\n"
                     f"and not  {description}\n"
-                    "Go on with the command that began it, or delete it to begin anew."
+                    "Continue with the command that started it, or delete it to start anew."
                 )
             if begin == header:
                 end = file.tell()
@@ -52,23 +54,23 @@ class PartialResults:
                         end = file.tell()
                 except (EOFError, pickle.UnpicklingError):
                     file.truncate(end)
-            else:  # it is new, or the run was killed before the whole header was there
+            else:  # it is new, or the run was killed while it wrote the header
                 file.truncate(0)
                 file.write(header)
-        # Open from here on: if the file is deleted and another run begins its own in its place,
-        # nothing is appended to that.
+        # Kept open: if the file is deleted and another run starts a new one in its place, nothing
+        # is appended to that.
         self._file = open(path, "ab")  # noqa: SIM115
 
     def append(self, result: Any) -> None:
         """
         Args:
-            result (Any): whatever can be pickled. It is in the file when this returns.
+            result (Any): can be pickled. It is in the file when this returns.
 
         Raises:
-            OSError: if it could not be written, as when the disk is full. Append nothing
-                after that: the next run goes on from what is whole.
+            OSError: if it cannot be written, for example because the disk is full. Append nothing
+                after that: the next run continues from the complete results.
         """
-        # In one piece, so that nothing is written of what cannot be pickled.
+        # In one piece, so that nothing is written if pickling fails.
         self._file.write(pickle.dumps(result))
         self._file.flush()
         self.results.append(result)

@@ -1,5 +1,5 @@
 """
-The page that compares two runs, comparison.html. Run A comes first in all pairs.
+The page that compares two runs, comparison.html. Run A comes first in every pair.
 """
 
 import math
@@ -29,10 +29,10 @@ from .picture_files import read_picture, write_jpeg
 __all__ = ["ComparedDataset", "ComparedImage", "TrainedRun", "write_comparison"]
 
 SCORES = (0.1, 0.3, 0.5, 0.7, 0.9)
-LETTERS = ("A", "B")  # in pictures: a name may have characters that matplotlib's font lacks
+LETTERS = ("A", "B")  # in pictures, because matplotlib's font lacks characters of names
 LONGER_SIDE = 800  # of the pictures, in pixels
 LABEL_SIZE = 0.028  # of the width of a picture
-NONE = "-"  # where there is no number
+NONE = "-"  # a missing number
 
 
 class TrainedRun(NamedTuple):
@@ -53,7 +53,7 @@ class ComparedImage(NamedTuple):
     width: int
     objects: Instances  # with "gt_boxes" and "gt_classes"
     ignored: Boxes  # crowds and difficult objects
-    # Of both runs, with "pred_boxes", "scores" and "pred_classes".
+    # By run, with "pred_boxes", "scores" and "pred_classes".
     detections: tuple[Instances, Instances]
 
 
@@ -65,7 +65,7 @@ class ComparedDataset(NamedTuple):
 
 class Row(NamedTuple):
     """
-    A value of both runs, None if there is none.
+    A value for each run, None if it is missing.
     """
 
     label: str
@@ -79,7 +79,7 @@ class Row(NamedTuple):
     def cells(self) -> list[str]:
         """
         Returns:
-            list[str]: of A, of B, and the difference.
+            list[str]: A, B and the difference.
         """
         values = [NONE if x is None else f"{x:.1f}" for x in (self.a, self.b)]
         if self.difference is None:
@@ -89,7 +89,7 @@ class Row(NamedTuple):
 
 class Level(NamedTuple):
     """
-    The detections from some score on.
+    The detections above a score threshold.
     """
 
     label: str
@@ -120,13 +120,13 @@ def write_comparison(
     Write index.html and its pictures.
 
     Args:
-        folder (Path): is empty.
-        num_images (int): how many images of each dataset are shown, at most.
-        score_thresh (float): detections with a lower score are not shown. None: each run's best
-            one, see :func:`find_best_threshold`.
+        folder (Path): an empty folder.
+        num_images (int): show at most this many images of each dataset.
+        score_thresh (float): hide detections with lower scores. None: the threshold of each run
+            from :func:`find_best_threshold`.
 
     Raises:
-        ValueError: if an image that is shown cannot be read.
+        InputError: if an image that is shown cannot be read.
     """
     run_a, run_b = runs
     curves = [Run(letter, run.metrics) for letter, run in zip(LETTERS, runs, strict=True)]
@@ -155,8 +155,8 @@ def write_comparison(
 def compare_configs(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """
     Returns:
-        dict[str, tuple[str, str]]: by key, such as "SOLVER.BASE_LR", what differs. OUTPUT_DIR
-        always does, and is left out.
+        dict[str, tuple[str, str]]: the values that differ, by key, such as "SOLVER.BASE_LR".
+        OUTPUT_DIR, which always differs, is left out.
     """
     flat = [dict(_flatten(x)) for x in (a, b)]
     values = {
@@ -181,14 +181,14 @@ def compare_results(
 ) -> dict[str, dict[str, list[Row]]]:
     """
     Args:
-        a, b: what is in results.json.
-        dataset (str): the results of others are left out.
+        a, b: the content of results.json.
+        dataset (str): the dataset whose results to compare.
 
     Returns:
-        dict[str, dict[str, list[Row]]]: by test and task that both have, and by metric, its rows:
-        those of all classes, and those of each class, with the largest difference first.
+        dict[str, dict[str, list[Row]]]: rows by test and task that both have, and by metric: means
+        over all classes, and those of each class by decreasing difference.
     """
-    of_a, of_b = (
+    results_a, results_b = (
         {
             f"{x['test']}, {task}": metrics
             for x in results
@@ -197,7 +197,11 @@ def compare_results(
         }
         for results in (a, b)
     )
-    return {test: _to_tables(of_a[test], of_b[test]) for test in of_a if test in of_b}
+    return {
+        test: _to_tables(results_a[test], results_b[test])
+        for test in results_a
+        if test in results_b
+    }
 
 
 def _to_tables(
@@ -228,16 +232,16 @@ def _compare_detections(
 ) -> dict[str, Any]:
     """
     Returns:
-        dict: what the template shows of the detections of a dataset.
+        dict: the template's variables for the detections on a dataset.
     """
-    of_a, of_b = (
+    judged_a, judged_b = (
         [judge_detections(x.detections[i], x.objects, x.ignored) for x in dataset.images]
         for i in range(2)
     )
-    best = find_best_threshold(of_a), find_best_threshold(of_b)
+    best = find_best_threshold(judged_a), find_best_threshold(judged_b)
     thresholds = {f"{x:.1f}": (x, x) for x in SCORES} | {"best F1": best}
     levels = [
-        Level(label, (a, b), (count_errors(of_a, a), count_errors(of_b, b)))
+        Level(label, (a, b), (count_errors(judged_a, a), count_errors(judged_b, b)))
         for label, (a, b) in thresholds.items()
     ]
     picture = f"errors_{index + 1}.png"
@@ -245,8 +249,8 @@ def _compare_detections(
 
     shown_from = best if score_thresh is None else (score_thresh, score_thresh)
     errors_a, errors_b = (
-        [count_errors([x], thresh).errors for x in of_run]
-        for of_run, thresh in zip((of_a, of_b), shown_from, strict=True)
+        [count_errors([x], thresh).errors for x in judgements_of_run]
+        for judgements_of_run, thresh in zip((judged_a, judged_b), shown_from, strict=True)
     )
     groups = choose_images(errors_a, errors_b, num_images)
     return {
@@ -257,7 +261,9 @@ def _compare_detections(
         "shown_from": shown_from,
         "is_best": score_thresh is None,
         "groups": {
-            letter: [_show(dataset, i, (of_a[i], of_b[i]), shown_from, pictures) for i in indices]
+            letter: [
+                _show(dataset, i, (judged_a[i], judged_b[i]), shown_from, pictures) for i in indices
+            ]
             for letter, indices in groups.items()
         },
     }
@@ -269,11 +275,11 @@ def choose_images(
     """
     Args:
         errors_a, errors_b: number of errors in each image.
-        count (int): of images to choose, at most.
+        count (int): choose at most this many images.
 
     Returns:
-        dict[str, list[int]]: by the run that has fewer errors there, half of the images, those
-        with the largest difference first.
+        dict[str, list[int]]: indices of half of the images for each run: those where it has fewer
+        errors, by decreasing difference.
     """
     more = [a - b for a, b in zip(errors_a, errors_b, strict=True)]  # of A
     order = sorted(range(len(more)), key=lambda i: -abs(more[i]))
@@ -285,7 +291,7 @@ def choose_images(
 
 class Pictures:
     """
-    Copies of images, each made once.
+    Copies of images. Each is made once.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -295,10 +301,10 @@ class Pictures:
     def add(self, file_name: str) -> str:
         """
         Returns:
-            str: where the copy is in the folder.
+            str: path of the copy within the folder.
 
         Raises:
-            ValueError: if the image cannot be read.
+            InputError: if the image cannot be read.
         """
         if file_name not in self._names:
             name = f"image_{len(self._names) + 1}.jpg"  # a name that any browser can open
@@ -316,7 +322,7 @@ def _show(
 ) -> dict[str, Any]:
     """
     Returns:
-        dict: what the template shows of an image.
+        dict: the template's variables for an image.
     """
     image = dataset.images[index]
     return {
@@ -345,7 +351,7 @@ def _mark(
 ) -> list[Mark]:
     """
     Returns:
-        list[Mark]: the boxes on the picture of one run, from the lowest to the topmost.
+        list[Mark]: the boxes on the picture of one run, in drawing order.
     """
     marks = [Mark("ignored", box) for box in image.ignored.tensor.tolist()]
     for box, category, score in zip(
@@ -373,8 +379,8 @@ def _place(
 ) -> tuple[tuple[float, float], str]:
     """
     Returns:
-        (tuple[float, float], str): where a label of a box goes, and its anchor: outside of the
-        box, but inside of the picture.
+        (tuple[float, float], str): position and anchor of the label of a box: outside the box but
+        inside the picture.
     """
     x0, y0, x1, y1 = box
     size = LABEL_SIZE * image.width
@@ -396,8 +402,8 @@ def describe(counts: ErrorCounts) -> str:
 
 def draw_errors(path: Path, levels: Sequence[Level]) -> None:
     """
-    Draw a panel for what is right, for missed objects and for each kind of error, with bars of
-    both runs at each level.
+    Draw a panel for right detections, missed objects and each kind of error, with bars of both runs
+    at each level.
     """
     figure = Figure(figsize=(11, 5), dpi=110, layout="constrained")
     axes = figure.subplots(2, 3).flat

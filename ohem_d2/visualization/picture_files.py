@@ -7,7 +7,7 @@ from pathlib import Path
 from detectron2.data.detection_utils import read_image
 from PIL import Image
 
-from ..utils import atomic_file
+from ..utils import InputError, atomic_file
 
 __all__ = ["read_picture", "write_jpeg"]
 
@@ -18,12 +18,12 @@ def read_picture(file_name: str) -> Image.Image:
         Image: in RGB, as a model sees it: turned as its EXIF data says.
 
     Raises:
-        ValueError: if it cannot be read.
+        InputError: if it cannot be read.
     """
     try:
         return Image.fromarray(read_image(file_name, "RGB"))
     except OSError as e:
-        raise ValueError(f"The image {file_name} cannot be read: {e}") from e
+        raise InputError(f"The image {file_name} cannot be read: {e}") from e
 
 
 def write_jpeg(path: Path, picture: Image.Image, max_size: int) -> None:

@@ -27,8 +27,8 @@ logger = logging.getLogger(__name__)
 
 class DatasetMapperTTA(modeling.DatasetMapperTTA):
     """
-    detectron2's, which makes an image for each scale, and its mirror image; the precomputed
-    proposals go with them.
+    Same as detectron2's, which makes an image and its mirror image for each scale, but transforms
+    precomputed proposals along with the image.
     """
 
     def __call__(self, dataset_dict: dict[str, Any]) -> list[dict[str, Any]]:
@@ -37,15 +37,15 @@ class DatasetMapperTTA(modeling.DatasetMapperTTA):
             dataset_dict (dict): in detectron2's standard model input format.
 
         Returns:
-            list[dict]: see :class:`detectron2.modeling.DatasetMapperTTA`. If the input has
-            "proposals" (Instances), each has them in its own coordinates.
+            list[dict]: see :class:`detectron2.modeling.DatasetMapperTTA`. "proposals"
+            (Instances) of the input are in the coordinates of each image.
         """
         proposals = dataset_dict.get("proposals")
         ret = super().__call__({k: v for k, v in dataset_dict.items() if k != "proposals"})
         if proposals is not None:
             for augmented in ret:
-                # The first transform is that of the image's file to the input image, in whose
-                # coordinates the proposals are.
+                # The first transform maps the image's file to the input image. The proposals
+                # are in the coordinates of the latter.
                 transform = T.TransformList(augmented["transforms"].transforms[1:])
                 augmented["proposals"] = Instances(
                     augmented["image"].shape[1:],
@@ -59,18 +59,18 @@ class DatasetMapperTTA(modeling.DatasetMapperTTA):
 
 class ImageTooLargeError(RuntimeError):
     """
-    Not even one image of a scale fits the memory.
+    A single image does not fit into memory.
     """
 
 
 class GeneralizedRCNNWithTTA(modeling.GeneralizedRCNNWithTTA):
     """
-    detectron2's test-time augmentation, with three differences. All boxes of all scales, and of
-    all rounds of iterative regression, are merged at once, by NMS and box voting, as in the
-    paper, instead of the detections of each scale. Models on precomputed proposals are
-    supported. And images that do not fit the memory together are tried one by one.
+    detectron2's test-time augmentation, with three differences. All boxes of all scales and all
+    rounds of iterative regression are merged at once by NMS and box voting, as in the paper,
+    rather than the detections of each scale. Models on precomputed proposals are supported.
+    Batches that do not fit into memory are halved.
 
-    An image of one scale, without flip and voting, gives what the model gives.
+    With one scale and neither flip nor voting, it gives the detections of the model.
     """
 
     def __init__(
@@ -83,16 +83,15 @@ class GeneralizedRCNNWithTTA(modeling.GeneralizedRCNNWithTTA):
         """
         Args:
             cfg (CfgNode): a detectron2 config with the keys of :func:`add_ohem_config`.
-            model (GeneralizedRCNN): the model to apply it to, which is left as it is.
+            model (GeneralizedRCNN): the model to apply it to. It is not changed.
             tta_mapper (callable): takes a dataset dict and returns a list of augmented versions
                 of it. By default `DatasetMapperTTA(cfg)`.
-            batch_size (int): how many augmented images to forward at a time, at most. Those of a
-                batch have the same size, so that none is padded.
+            batch_size (int): forward at most this many augmented images at a time. The images of
+                a batch have the same size, so none is padded.
         """
-        # detectron2 refuses them.
         theirs = cfg.clone()
         theirs.defrost()
-        theirs.MODEL.LOAD_PROPOSALS = False
+        theirs.MODEL.LOAD_PROPOSALS = False  # detectron2 refuses precomputed proposals
         super().__init__(
             theirs,
             with_iterative_roi_heads(cfg, model),
@@ -115,7 +114,7 @@ class GeneralizedRCNNWithTTA(modeling.GeneralizedRCNNWithTTA):
             batched_inputs, detected_instances or [None] * len(batched_inputs), strict=True
         )
         outputs = []
-        # One size at a time: padding would change what is seen at the border of an image.
+        # One size at a time: padding would change the features at the border of an image.
         for _, group in groupby(inputs_and_instances, key=lambda x: x[0]["image"].shape[1:]):
             inputs, instances = map(list, zip(*group, strict=True))
             outputs.extend(
@@ -127,10 +126,10 @@ class GeneralizedRCNNWithTTA(modeling.GeneralizedRCNNWithTTA):
         self, inputs: list[dict[str, Any]], instances: Optional[list[Instances]]
     ) -> list[Instances]:
         """
-        Forward images of one size, in smaller batches if the memory turns out to be too small.
+        Forward images of one size, in smaller batches if they do not fit into memory.
 
         Raises:
-            ImageTooLargeError: if it is too small for one of them.
+            ImageTooLargeError: if a single image does not fit.
         """
         height, width = inputs[0]["image"].shape[1:]
         try:
@@ -141,19 +140,19 @@ class GeneralizedRCNNWithTTA(modeling.GeneralizedRCNNWithTTA):
         else:
             self._largest_that_fit = max(self._largest_that_fit, (height, width), key=math.prod)
             return outputs
-        # Not in the except clause: there, the exception holds the tensors of the pass that failed.
+        # Not in the except clause, where the exception keeps the tensors of the failed pass alive.
         torch.cuda.empty_cache()
         count = min(self.batch_size, len(inputs))
         if count == 1:
             raise ImageTooLargeError(
-                f"The memory is too small for an image of {height} x {width} pixels. The largest "
-                f"that fit had {' x '.join(map(str, self._largest_that_fit))}: take the larger "
-                "scales out of TEST.AUG.MIN_SIZES, or lower TEST.AUG.MAX_SIZE."
+                f"An image of {height} x {width} pixels does not fit into memory. The largest that "
+                f"fit had {' x '.join(map(str, self._largest_that_fit))}: remove the larger scales "
+                "from TEST.AUG.MIN_SIZES, or lower TEST.AUG.MAX_SIZE."
             )
         self.batch_size = count // 2
         logger.warning(
-            f"The memory is too small for {count} images of {height} x {width} pixels at a time. "
-            f"Going on with {self.batch_size}."
+            f"{count} images of {height} x {width} pixels do not fit into memory at once. "
+            f"Continuing with batches of {self.batch_size}."
         )
         return self._inference_that_fits(inputs, instances)
 
@@ -162,8 +161,8 @@ class GeneralizedRCNNWithTTA(modeling.GeneralizedRCNNWithTTA):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """
         Returns:
-            boxes (R, 4), scores (R,) and classes (R,) of all images, in the coordinates of the
-            original one.
+            boxes (R, 4), scores (R,) and classes (R,) from all augmented images, in the
+            coordinates of the original image.
         """
         outputs = self._batch_inference(augmented_inputs)
         boxes = [
@@ -202,5 +201,5 @@ def _transform(boxes: Boxes, transform: T.Transform) -> Boxes:
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    # PyTorch has no type for that of the CPU.
+    # On a CPU, PyTorch raises a plain RuntimeError.
     return isinstance(error, torch.cuda.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

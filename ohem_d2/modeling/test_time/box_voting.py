@@ -1,11 +1,11 @@
 """
-Box voting (Gidaris & Komodakis 2015, arXiv:1505.01749): the boxes that NMS removes help to place
-those that it keeps. Pure functions on the tensors of one image.
+Box voting (Gidaris & Komodakis 2015, arXiv:1505.01749): boxes that NMS removes help to place those
+that it keeps. Pure functions on the tensors of one image.
 
 Shape shorthand in this module:
 
-    R: number of boxes of the image, of all classes
-    M: number of them that are kept
+    R: number of boxes of all classes
+    M: number of boxes that NMS keeps
 """
 
 from collections.abc import Iterator
@@ -16,11 +16,11 @@ from torch import Tensor
 
 __all__ = ["SCORING_METHODS", "box_voting"]
 
-# What becomes of a score, by the names of Detectron's `bbox_vote`.
+# How voting changes a score, as named in Detectron's `bbox_vote`.
 SCORING_METHODS = ("ID", "AVG", "IOU_AVG", "TEMP_AVG", "GENERALIZED_AVG", "QUASI_SUM")
 
-# How many pairs of boxes are looked at at a time. It bounds the memory, to some 10 MiB, and is
-# small enough for a CPU's cache.
+# Pairs of boxes that are compared at a time. Bounds the memory to some 10 MiB, and fits a CPU's
+# cache.
 MAX_PAIRS = 2**18
 
 
@@ -35,52 +35,44 @@ def box_voting(
     topk: int = -1,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """
-    Apply NMS for each class. Then each box that is kept becomes the mean of its voters, weighted
-    by their scores: of all boxes of its class, those whose IoU with it is at least `iou_thresh`,
-    itself included. A negative score counts as zero. A box without a voter of a positive score
-    stays where it is, as does one of no area.
+    Apply NMS for each class. Then move each kept box to the mean of its voters, weighted by their
+    scores. Its voters are all boxes of its class with an IoU of at least `iou_thresh`, itself
+    included. A negative score counts as zero. A box without area, or without a voter of positive
+    score, stays where it is.
 
     Args:
         boxes (Tensor): (R, 4) boxes (x1, y1, x2, y2) in pixels, finite.
         scores (Tensor): (R,) score of each box, finite.
         classes (Tensor): (R,) class of each box, of an integer type.
-        nms_thresh (float): NMS removes a box if its IoU with one of a higher score is larger than
-            this.
+        nms_thresh (float): NMS removes a box whose IoU with a box of higher score exceeds this.
         iou_thresh (float): the lowest IoU of a voter.
-        scoring_method (str): what becomes of the score of a kept box. With s the scores of its n
-            voters, as in Detectron's `box_voting`:
+        scoring_method (str): the new score of a kept box, one of SCORING_METHODS. With s the scores
+            of its n voters, as in Detectron's `box_voting`:
 
-            - "ID": it stays, as in the paper;
+            - "ID": its own score, as in the paper;
             - "AVG": mean(s);
             - "IOU_AVG": mean(s), weighted by the IoU of each voter with the box;
             - "TEMP_AVG": mean(sigmoid(logit(s) / beta)), softened by a temperature;
             - "GENERALIZED_AVG": mean(s^beta)^(1 / beta);
             - "QUASI_SUM": sum(s) / n^beta.
         beta (float): positive, used by the last three.
-        topk (int): keep at most this many, those of the highest score before it changes. Negative
-            for all.
+        topk (int): keep at most this many, those with the highest scores before voting. Negative:
+            all.
 
     Returns:
-        (Tensor, Tensor, Tensor): (M, 4) boxes and (M,) scores after voting, the highest score
-        first, and (M,) the indices in [0, R) of the boxes that they were.
-
-    Raises:
-        ValueError: if there is no such scoring method.
+        (Tensor, Tensor, Tensor): boxes (M, 4) and scores (M,) after voting, by decreasing score,
+        and the indices (M,) in [0, R) of the kept boxes.
     """
-    if scoring_method not in SCORING_METHODS:
-        raise ValueError(
-            f"The scoring method of box voting is {scoring_method!r}, and has to be one of: "
-            f"{', '.join(SCORING_METHODS)}."
-        )
+    assert scoring_method in SCORING_METHODS, scoring_method
     keep = batched_nms(boxes, scores, classes, nms_thresh)
     if topk >= 0:
         keep = keep[:topk]
     voted_boxes, voted_scores, kept_classes = boxes[keep], scores[keep], classes[keep]
 
-    # Sorted by class, boxes that belong together are in one piece.
+    # Sorted by class, the boxes of a class are contiguous.
     by_class = classes.argsort()
     corners, classes = boxes[by_class].T.contiguous(), classes[by_class]  # 4 x R
-    # In float64, which neither autocast nor TF32 shortens: their error would be a pixel.
+    # In float64, which autocast and TF32 leave alone: their rounding error would be a pixel.
     s = scores[by_class].double().clamp(min=0)
     ballots = torch.cat([s * corners, s[None]])  # 5 x R, the last their weights
     terms = torch.stack([_term(s, scoring_method, beta), torch.ones_like(s)])  # 2 x R
@@ -105,15 +97,15 @@ def box_voting(
 
 def _pairs_of_a_class(kept_classes: Tensor, classes: Tensor) -> Iterator[tuple[Tensor, slice]]:
     """
-    Cut the M x R pairs of a kept box and any into blocks of at most MAX_PAIRS, and leave out most
-    pairs of two classes: small classes share a block, as each block costs some time.
+    Cut the M x R pairs of a kept box and any box into blocks of at most MAX_PAIRS, without most of
+    the pairs of different classes. Small classes share a block, because each block has a cost.
 
     Args:
         kept_classes, classes (Tensor): (M,) and (R,), the latter sorted.
 
     Returns:
-        Iterator of (Tensor, slice): the kept boxes, indices in [0, M), and boxes, of [0, R), of a
-        block. Each kept box is in one, together with all boxes of its class.
+        Iterator of (Tensor, slice): for each block, the indices in [0, M) of its kept boxes, and
+        its boxes in [0, R). Each kept box is in the blocks together with all boxes of its class.
     """
     rows = kept_classes.argsort()
     begin = torch.searchsorted(classes, kept_classes[rows]).tolist()
@@ -131,8 +123,8 @@ def _pairs_of_a_class(kept_classes: Tensor, classes: Tensor) -> Iterator[tuple[T
 
 def _pairwise_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """
-    :func:`pairwise_iou` of detectron2, a coordinate at a time and in place: on a CPU, in less than
-    half the time.
+    Same as detectron2's :func:`pairwise_iou`, one coordinate at a time and in place, which takes
+    less than half the time on a CPU.
 
     Args:
         boxes1, boxes2 (Tensor): (4, N) and (4, M) boxes.
@@ -152,7 +144,7 @@ def _pairwise_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 def _term(s: Tensor, scoring_method: str, beta: float) -> Tensor:
     """
     Returns:
-        Tensor: (R,) what a voter of this score adds to the sum of a scoring method.
+        Tensor: (R,) what a voter with this score adds to the sum of the scoring method.
     """
     if scoring_method == "TEMP_AVG":
         return (s.clamp(max=1).logit() / beta).sigmoid()
@@ -164,7 +156,7 @@ def _term(s: Tensor, scoring_method: str, beta: float) -> Tensor:
 def _score(sums: Tensor, counts: Tensor, scoring_method: str, beta: float) -> Tensor:
     """
     Returns:
-        Tensor: the new score, of the sum of the voters' terms and of their number.
+        Tensor: the new scores, from the sums of the voters' terms and their numbers.
     """
     if scoring_method == "QUASI_SUM":
         return sums / counts**beta

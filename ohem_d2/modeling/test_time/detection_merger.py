@@ -1,20 +1,20 @@
 """
-From all boxes that a detector predicts on an image to its detections.
+Choose the detections of an image among all boxes that a detector predicts.
 """
 
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import batched_nms
 from detectron2.structures import Boxes, Instances
 
-from .box_voting import SCORING_METHODS, box_voting
+from .box_voting import box_voting
 
 __all__ = ["DetectionMerger"]
 
 
 class DetectionMerger:
     """
-    Chooses the detections of an image among boxes of any origin (RoIs, rounds of regression,
-    scales) by NMS for each class, and has the others vote on where they are, if it is told to.
+    NMS for each class over the boxes of an image from all RoIs, rounds of regression and scales,
+    optionally followed by box voting.
     """
 
     @configurable
@@ -30,34 +30,12 @@ class DetectionMerger:
     ):
         """
         Args:
-            nms_thresh (float): threshold of the NMS.
-            topk_per_image (int): keep at most so many of the highest score. Negative for all.
+            nms_thresh (float): NMS threshold.
+            topk_per_image (int): keep at most this many, those with the highest scores. Negative:
+                all.
             voting (bool): whether to apply box voting.
             voting_iou_thresh, scoring_method, scoring_method_beta: see :func:`box_voting`.
-
-        Raises:
-            ValueError: if a value is out of its range.
         """
-        # A key that is None by default is not checked for its type by the config.
-        if not (isinstance(nms_thresh, (int, float)) and 0 <= nms_thresh <= 1):
-            raise ValueError(
-                "MODEL.ROI_HEADS.NMS_THRESH_TEST and TEST.BOX_VOTING.NMS_THRESH must be from 0 to "
-                f"1, and one is {nms_thresh!r}."
-            )
-        if not 0 <= voting_iou_thresh <= 1:
-            raise ValueError(
-                f"TEST.BOX_VOTING.IOU_THRESH must be from 0 to 1, and is {voting_iou_thresh!r}."
-            )
-        if scoring_method not in SCORING_METHODS:
-            raise ValueError(
-                f"TEST.BOX_VOTING.SCORING_METHOD is {scoring_method!r}, and has to be one of: "
-                f"{', '.join(SCORING_METHODS)}."
-            )
-        if not scoring_method_beta > 0:
-            raise ValueError(
-                "TEST.BOX_VOTING.SCORING_METHOD_BETA must be positive, and is "
-                f"{scoring_method_beta!r}."
-            )
         self.nms_thresh = nms_thresh
         self.topk_per_image = topk_per_image
         self.voting = voting
@@ -87,7 +65,7 @@ class DetectionMerger:
                 and "pred_classes".
 
         Returns:
-            Instances: the detections, with the same fields, the highest score first.
+            Instances: the detections, with the same fields, by decreasing score.
         """
         boxes, scores = predictions.pred_boxes.tensor, predictions.scores
         classes = predictions.pred_classes

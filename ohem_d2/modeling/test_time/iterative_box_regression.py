@@ -17,20 +17,16 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..roi_heads.box_branch import box_predictors, predict_rois, split_rois
 
-__all__ = [
-    "IterativeROIHeads",
-    "check_iterative_box_regression",
-    "with_iterative_roi_heads",
-]
+__all__ = ["IterativeROIHeads", "with_iterative_roi_heads"]
 
 
 class IterativeROIHeads(nn.Module):
     """
-    The inference of other ROI heads, in rounds: they score the proposals and relocalize them; the
-    boxes of a high score are scored and relocalized again, for their class alone; and so on. The
-    detections are chosen among the boxes of all rounds, and mask and keypoint heads run on them.
+    Inference with other ROI heads in rounds: they score and relocalize the proposals, then the
+    boxes with high scores again, each for its own class only, and so on. The detections are
+    chosen among the boxes of all rounds. Mask and keypoint heads run on the detections.
 
-    With one round, and a `merge` that is NMS, this is the inference of those heads.
+    One round with NMS as `merge` is plain inference with those heads.
     """
 
     @configurable
@@ -45,18 +41,17 @@ class IterativeROIHeads(nn.Module):
         """
         Args:
             roi_heads (ROIHeads): :class:`StandardROIHeads`, :class:`Res5ROIHeads` or
-                :class:`CascadeROIHeads`, of which a round is all stages. Its parameters are used,
-                and not copied.
-            num_rounds (int): how many times boxes are scored and relocalized.
-            score_thresh (float): boxes of a higher score go into the next round.
+                :class:`CascadeROIHeads`, whose stages all run in each round. They are shared, not
+                copied.
+            num_rounds (int): how many times boxes are scored and relocalized, at least 1.
+            score_thresh (float): boxes with higher scores enter the next round.
             merge (callable): chooses the detections among the boxes of an image, see
-                :class:`DetectionMerger`. None: all are returned, without masks and keypoints.
+                :class:`DetectionMerger`. None returns all boxes, without masks and keypoints.
 
         Raises:
-            ValueError: if a value is out of its range, or the box branch of the heads is not known.
+            ValueError: if `roi_heads` is of another class.
         """
         super().__init__()
-        check_iterative_box_regression(num_rounds, score_thresh)
         predictor = box_predictors(roi_heads)[-1]
         self.roi_heads = roi_heads
         self.num_rounds = num_rounds
@@ -109,10 +104,10 @@ class IterativeROIHeads(nn.Module):
             features, proposals: see :meth:`ROIHeads.forward`.
 
         Returns:
-            list[Instances]: for each image the boxes of all rounds, in its coordinates, with the
-            fields "pred_boxes", "scores" and "pred_classes".
+            list[Instances]: the boxes of all rounds for each image, with the fields "pred_boxes",
+            "scores" and "pred_classes".
         """
-        # What fits at once in the first round, for the memory.
+        # Later rounds need no more memory than the first.
         batch_size = max(sum(len(x) for x in proposals), 1)
         rounds = [self._predict_once(features, proposals)]
         for _ in range(self.num_rounds - 1):
@@ -130,7 +125,7 @@ class IterativeROIHeads(nn.Module):
     ) -> list[Instances]:
         boxes, scores = predict_rois(self.roi_heads, features, proposals)
         return [
-            _boxes_of_a_score(*x, self.test_score_thresh)
+            _boxes_above(*x, self.test_score_thresh)
             for x in zip(boxes, scores, proposals, strict=True)
         ]
 
@@ -143,57 +138,42 @@ def with_iterative_roi_heads(
     """
     Args:
         cfg (CfgNode): see :func:`add_ohem_config`.
-        model (GeneralizedRCNN): may be in a DistributedDataParallel. It is left as it is.
+        model (GeneralizedRCNN): may be wrapped in DistributedDataParallel. It is not changed.
         merge (callable): see :class:`IterativeROIHeads`.
 
     Returns:
-        GeneralizedRCNN: a model of the same class that shares everything with `model`, but has
-        :class:`IterativeROIHeads` around its ROI heads.
+        GeneralizedRCNN: a model of the same class that shares everything with `model`, with its
+        ROI heads wrapped in :class:`IterativeROIHeads`.
     """
     if isinstance(model, DistributedDataParallel):
         model = model.module
-    # A copy, so that the model keeps its heads and the names of its weights.
+    # A shallow copy: the model keeps its heads and the names of its weights.
     ret = copy.copy(model)
     heads = IterativeROIHeads(cfg, model.roi_heads, merge)
     ret._modules = {**model._modules, "roi_heads": heads}
     return ret
 
 
-def check_iterative_box_regression(num_rounds: int, score_thresh: float) -> None:
-    """
-    Raises:
-        ValueError: if a value is out of its range.
-    """
-    if not (isinstance(num_rounds, int) and num_rounds >= 1):
-        raise ValueError(
-            f"TEST.ITERATIVE_BBOX.NUM_ROUNDS must be 1 or more, and is {num_rounds!r}."
-        )
-    if not 0 <= score_thresh <= 1:
-        raise ValueError(
-            f"TEST.ITERATIVE_BBOX.SCORE_THRESH must be from 0 to 1, and is {score_thresh!r}."
-        )
-
-
-def _boxes_of_a_score(
+def _boxes_above(
     boxes: Tensor, scores: Tensor, proposals: Instances, score_thresh: float
 ) -> Instances:
     """
     :func:`fast_rcnn_inference_single_image` of detectron2 without its NMS.
 
     Args:
-        boxes, scores (Tensor): of an image, from :func:`predict_rois`.
-        proposals (Instances): the RoIs. If they have "classes", each is asked for its own alone.
-        score_thresh (float): only return boxes of a higher score.
+        boxes, scores (Tensor): of one image, from :func:`predict_rois`.
+        proposals (Instances): the RoIs. One with "classes" predicts its own class only.
+        score_thresh (float): return boxes with higher scores only.
 
     Returns:
         Instances: with the fields "pred_boxes", "scores" and "pred_classes".
     """
     is_valid = boxes.isfinite().all(dim=1) & scores.isfinite().all(dim=1)
     scores = scores[:, :-1]  # R x K
-    is_asked = is_valid[:, None] & (scores > score_thresh)
+    is_predicted = is_valid[:, None] & (scores > score_thresh)
     if proposals.has("classes"):
-        is_asked &= F.one_hot(proposals.classes, scores.shape[1]).bool()
-    rois, classes = is_asked.nonzero(as_tuple=True)
+        is_predicted &= F.one_hot(proposals.classes, scores.shape[1]).bool()
+    rois, classes = is_predicted.nonzero(as_tuple=True)
 
     boxes = boxes.unflatten(1, (boxes.shape[1] // 4, 4))  # R x K x 4, or R x 1 x 4
     pred_boxes = Boxes(boxes[rois, classes.clamp(max=boxes.shape[1] - 1)])
