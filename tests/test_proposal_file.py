@@ -4,15 +4,12 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from conftest import load_config, use_clutter
+from conftest import use_clutter
 from detectron2.data import (
     DatasetCatalog,
     DatasetMapper,
-    build_detection_train_loader,
     get_detection_dataset_dicts,
 )
-from detectron2.data import transforms as T
-from detectron2.data.detection_utils import transform_proposals
 from detectron2.structures import BoxMode
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,20 +62,6 @@ def test_detectron2_loads_what_is_written(clutter, tmp_path, name):
             proposals.proposal_boxes.tensor, torch.as_tensor(expected[area > 0][:250])
         )
         assert (proposals.objectness_logits.diff() < 0).all()
-
-
-def test_train_loader_gives_proposals(clutter, tmp_path):
-    path = str(tmp_path / "proposals.pkl")
-    ids = [x["image_id"] for x in clutter]
-    write_proposals(path, make_proposals(ids, BOXES, [(HEIGHT, WIDTH)] * 3))
-    cfg = load_config(
-        "demo/faster_rcnn_R_18_ohem.yaml", "MODEL.LOAD_PROPOSALS", True, "SOLVER.IMS_PER_BATCH", 2
-    )
-    cfg.DATASETS.TRAIN = ("clutter_coco_train",)
-    cfg.DATASETS.PROPOSAL_FILES_TRAIN = (path,)
-    cfg.DATALOADER.NUM_WORKERS = 0
-    batch = next(iter(build_detection_train_loader(cfg)))
-    assert [x["proposals"].image_size for x in batch] == [x["image"].shape[1:] for x in batch]
 
 
 @pytest.mark.parametrize(
@@ -207,23 +190,6 @@ def test_agrees_with_checking_one_box_at_a_time(boxes, mode, has_size):
     else:
         with pytest.raises(ValueError, match=r"Image 0: box \d"):
             check_proposals(proposals, dataset)
-
-
-def test_detectron2_truncates_integer_boxes():
-    """
-    The reason to refuse them.
-    """
-    transform = T.ResizeTransform(100, 100, 55, 55)
-    resized = []
-    for dtype in (np.float32, np.int64):
-        record = {
-            "proposal_boxes": np.array([[3, 3, 9, 9]], dtype=dtype),
-            "proposal_bbox_mode": BoxMode.XYXY_ABS,
-            "proposal_objectness_logits": np.zeros(1),
-        }
-        transform_proposals(record, (55, 55), T.TransformList([transform]), proposal_topk=1)
-        resized.append(record["proposals"].proposal_boxes.tensor[0].tolist())
-    assert resized[0] == pytest.approx([1.65, 1.65, 4.95, 4.95]) and resized[1] == [1, 1, 4, 4]
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 The sweep over the model zoo, on one config of each family. `make zoo` runs all.
 """
 
+import logging
 import sys
 
 import pytest
@@ -16,6 +17,8 @@ def run(monkeypatch, *configs):
         code = 0
     except SystemExit as e:
         code = e.code
+    finally:
+        logging.disable(logging.NOTSET)
     return "\n".join(lines), code
 
 

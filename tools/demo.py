@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 from statistics import median
 
@@ -103,18 +104,6 @@ def measure_mean_roi_loss(cfg: CfgNode, folder: Path, inputs: list[dict]) -> dic
     }
 
 
-@torch.no_grad()
-def detect(model: torch.nn.Module, inputs: dict) -> Instances:
-    """
-    Returns:
-        Instances: the detections, on the CPU, in the coordinates of `inputs["image"]`.
-    """
-    height, width = inputs["image"].shape[1:]
-    (outputs,) = model([{"image": inputs["image"], "height": height, "width": width}])
-    return outputs["instances"].to("cpu")
-
-
-@torch.no_grad()
 def find_hard_rois(model: torch.nn.Module, inputs: dict) -> tuple[Instances, str]:
     """
     Returns:
@@ -128,6 +117,7 @@ def find_hard_rois(model: torch.nn.Module, inputs: dict) -> tuple[Instances, str
     return hard.to("cpu"), title
 
 
+@torch.no_grad()
 def draw_pictures(
     output: Path,
     models: dict[str, torch.nn.Module],
@@ -139,13 +129,17 @@ def draw_pictures(
         images = [x["image"].permute(1, 2, 0) for x in inputs]
         return [convert_image_to_rgb(x, image_format) for x in images]
 
+    def detect(model: torch.nn.Module) -> list[Instances]:
+        # Without "height" and "width", in the coordinates of the image given.
+        return [model([{"image": x["image"]}])[0]["instances"].to("cpu") for x in test_inputs]
+
     rois, titles = zip(*[find_hard_rois(models["OHEM"], x) for x in train_inputs], strict=True)
     objects = [x["instances"].gt_boxes for x in train_inputs]
     pictures = {
         "detections.jpg": draw_detections(
             rgb(test_inputs),
             [x["instances"] for x in test_inputs],
-            {name: [detect(model, x) for x in test_inputs] for name, model in models.items()},
+            {name: detect(model) for name, model in models.items()},
             MetadataCatalog.get(DATASETS["VOC"]).thing_classes,
         ),
         "hard_rois.jpg": draw_hard_rois(rgb(train_inputs), objects, rois, len(CLASS_NAMES), titles),
@@ -155,12 +149,8 @@ def draw_pictures(
 
 
 def first_images(cfg: CfgNode, dataset: str, count: int) -> list[dict]:
-    inputs = []
-    for batch in build_mean_roi_loss_loader(cfg, dataset):
-        inputs.extend(batch)
-        if len(inputs) >= count:
-            break
-    return inputs[:count]
+    loader = build_mean_roi_loss_loader(cfg, dataset)  # batches of one
+    return [x for batch in islice(loader, count) for x in batch]
 
 
 def make_table(runs: list[Run], tablefmt: str) -> str:

@@ -142,25 +142,24 @@ def _write_split(folder: Path, split: str, count: int, seed: tuple[int, ...]) ->
 
 
 def _write_voc_xml(path: Path, file_name: str, annotations: list[Annotation]) -> None:
-    root = ElementTree.Element("annotation")
-    ElementTree.SubElement(root, "folder").text = FOLDER
-    ElementTree.SubElement(root, "filename").text = file_name
-    size = ElementTree.SubElement(root, "size")
-    for tag, value in [("width", WIDTH), ("height", HEIGHT), ("depth", 3)]:
-        ElementTree.SubElement(size, tag).text = str(value)
+    root = _element("annotation", {"folder": FOLDER, "filename": file_name})
+    root.append(_element("size", {"width": WIDTH, "height": HEIGHT, "depth": 3}))
     for annotation in annotations:
-        obj = ElementTree.SubElement(root, "object")
-        ElementTree.SubElement(obj, "name").text = annotation.class_name
-        ElementTree.SubElement(obj, "pose").text = "Unspecified"
-        for flag in ("truncated", "occluded", "difficult"):
-            ElementTree.SubElement(obj, flag).text = str(int(getattr(annotation, flag)))
         x0, y0, x1, y1 = annotation.box
-        box = ElementTree.SubElement(obj, "bndbox")
+        flags = {x: int(getattr(annotation, x)) for x in ("truncated", "occluded", "difficult")}
+        obj = _element("object", {"name": annotation.class_name, "pose": "Unspecified", **flags})
         # VOC counts pixels from 1, and the last one belongs to the box.
-        for tag, value in [("xmin", x0 + 1), ("ymin", y0 + 1), ("xmax", x1), ("ymax", y1)]:
-            ElementTree.SubElement(box, tag).text = str(value)
+        obj.append(_element("bndbox", {"xmin": x0 + 1, "ymin": y0 + 1, "xmax": x1, "ymax": y1}))
+        root.append(obj)
     ElementTree.indent(root)
     ElementTree.ElementTree(root).write(path)
+
+
+def _element(tag: str, content: dict[str, object]) -> ElementTree.Element:
+    element = ElementTree.Element(tag)
+    for key, value in content.items():
+        ElementTree.SubElement(element, key).text = str(value)
+    return element
 
 
 def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, list[Annotation]]:
