@@ -1,10 +1,11 @@
 # make demo         train and evaluate a detector with and without OHEM; then open output/demo/index.html
-# make test         run all tests
+# make test         run all tests, one process per core, at most WORKERS=4
+# make test-fast    run the quick ones while you write: under a minute, no training
 # make lint         check style and types
 # make zoo          train and test every config of detectron2's model zoo with OHEM, for a step
 # make results      generate the results pages and their figures from benchmarks/results/
 # make screenshots  retake the pictures of docs/hard_examples.md from what make demo and
-#                   benchmarks/find_mistakes.py wrote; needs Chromium
+#                   benchmarks.find_mistakes wrote; needs Chromium
 #
 # make ablation WEIGHTS=model_final.pth CONFIG=configs/demo/faster_rcnn_R_18_ohem.yaml
 #     Test a detector with and without multiple scales, iterative box regression and voting, and print
@@ -25,15 +26,21 @@ PYTHON ?= python3
 DETECTRON2 ?=
 
 OUTPUT ?= output/ablation
+WORKERS ?= 4
 
-.PHONY: demo test zoo lint ablation bench results screenshots setup
+.PHONY: demo test test-fast zoo lint ablation bench results screenshots setup
 
 demo: setup
 	@# -W ignore: detectron2 0.5 uses what PyTorch has deprecated.
 	.venv/bin/python -W ignore tools/demo.py
 
+PYTEST = .venv/bin/python -m pytest -n auto --maxprocesses $(WORKERS) --dist worksteal
+
 test: setup
-	.venv/bin/python -m pytest
+	$(PYTEST)
+
+test-fast: setup
+	$(PYTEST) -m "not slow"
 
 zoo: setup
 	@.venv/bin/python -W ignore tools/zoo.py
@@ -50,11 +57,11 @@ ablation: given-WEIGHTS given-CONFIG setup
 		--output "$(OUTPUT)" $(foreach x,$(OPTS),'$(x)')
 
 bench: given-WEIGHTS setup
-	@.venv/bin/python -W ignore benchmarks/test_time.py --weights "$(WEIGHTS)" \
+	@.venv/bin/python -W ignore -m benchmarks.test_time --weights "$(WEIGHTS)" \
 		$(if $(CONFIG),--config-file "$(CONFIG)") $(foreach x,$(OPTS),'$(x)')
 
 results: setup
-	@.venv/bin/python -W ignore benchmarks/report.py
+	@.venv/bin/python -W ignore -m benchmarks.report
 
 DEMO = output/demo/faster_rcnn_R_18
 CORRUPTED = output/find_mistakes/0

@@ -1,13 +1,12 @@
-#!/usr/bin/env python3
 """
-Does the list of hard examples find mistakes in annotations? The annotations of the demo's dataset
-are corrupted: of the boxes 5 % are deleted, 5 % get another class, and 5 % are shifted. A detector
-is trained on that, and its hard examples on the same images are compared with what was done.
+Does the list of hard examples find mistakes in annotations? In the annotations of the demo's
+dataset, 5 % of the boxes are deleted, 5 % get another class, and 5 % are shifted. A detector is
+trained on them, and its hard examples on the same images are compared with the known mistakes.
 
-    python benchmarks/find_mistakes.py            # some 5 minutes on two cores for each seed
-    python benchmarks/find_mistakes.py --table    # of the results that are there
+    python -m benchmarks.find_mistakes            # about 5 minutes per seed on two cores
+    python -m benchmarks.find_mistakes --table    # the table of the recorded results
 
-What comes out is written to benchmarks/results/find_mistakes.jsonl, a line for each seed.
+Results are recorded in benchmarks/results/find_mistakes.jsonl, a line per seed.
 """
 
 import argparse
@@ -16,36 +15,40 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any, Optional
 
 import numpy as np
-from corrupt_annotations import Mistake, corrupt_annotations
-from corrupted_clutter import ANNOTATIONS, OUTPUT, register
-from detectron2.checkpoint import DetectionCheckpointer
+import pandas as pd
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser
 from detectron2.evaluation import inference_context
-from detectron2.modeling import build_model
 from detectron2.structures import Boxes, pairwise_iou
-from provenance import provenance
-from tabulate import tabulate
 
+import train_net
+from benchmarks.corrupted_clutter import (
+    ANNOTATIONS,
+    OUTPUT,
+    Mistake,
+    corrupt_annotations,
+    register,
+)
+from benchmarks.measure import make_table
+from benchmarks.provenance import RESULTS, ROOT, provenance, read_results, require_clean_commit
+from ohem_d2.checkpoint import load_model
 from ohem_d2.data import build_annotated_loader, get_annotated_dicts
 from ohem_d2.data.datasets.clutter import generate_clutter
 from ohem_d2.engine import fall_back_to_cpu, load_config
 from ohem_d2.evaluation import HardExample, find_hard_examples
-from ohem_d2.utils import atomic_file, write_json
+from ohem_d2.utils import InputError, atomic_file, write_json
 
-ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "configs/demo/faster_rcnn_R_18_ohem.yaml"
-RESULTS = ROOT / "benchmarks/results/find_mistakes.jsonl"
+FILE = "find_mistakes.jsonl"
 SHARE = 0.05
 ITERATIONS = 1500
 LENGTHS = (10, 20, 40, 80)
 NUM_SHUFFLES = 200
 
-# Which kind of example is to find which mistakes.
+# Which kind of example should find which mistakes.
 KIND_OF = {
     "deleted": "nothing annotated",
     "swapped": "wrong class",
@@ -60,13 +63,13 @@ RANDOM = "random"
 
 def points_to(example: HardExample, mistake: Mistake) -> bool:
     """
-    Whether a person who is shown the example looks at the mistake: at the annotation that is wrong,
-    or at a box that has an IoU of at least .5 with the object whose annotation is gone.
+    Whether the example shows the mistake: the wrong annotation, or a box that has an IoU of at
+    least .5 with the object whose annotation was deleted.
     """
     if os.path.basename(example.file_name) != mistake.file_name:
         return False
     if mistake.annotated_box is not None:
-        # It has been scaled to the size of testing and back.
+        # Scaled to the size of testing and back.
         return example.gt_box is not None and np.allclose(
             example.gt_box, mistake.annotated_box, atol=0.1
         )
@@ -80,12 +83,12 @@ def count_found(
     """
     Args:
         examples: a list, in any order.
-        mistakes: that it is to find.
+        mistakes: those that it should find.
         seed (int): of the random order.
 
     Returns:
-        dict[str, list[float]]: for each order, how many different mistakes the first of the list
-        point to, for each of LENGTHS; of the random order the mean of many.
+        dict[str, list[float]]: for each order, how many different mistakes the first examples point
+        to, for each of LENGTHS; the mean of many shuffles for the random order.
     """
     found = [{i for i, x in enumerate(mistakes) if points_to(y, x)} for y in examples]
 
@@ -98,7 +101,7 @@ def count_found(
     }
     rng = np.random.default_rng(seed)
     shuffled = [count(rng.permutation(len(examples)).tolist()) for _ in range(NUM_SHUFFLES)]
-    counts[RANDOM] = [fmean(x) for x in zip(*shuffled, strict=True)]
+    counts[RANDOM] = np.mean(shuffled, axis=0).tolist()
     return counts
 
 
@@ -107,8 +110,8 @@ def evaluate(
 ) -> dict[str, dict[str, Any]]:
     """
     Returns:
-        dict: for each kind of mistake, and "any" for all with all examples: how many there are, the
-        length of the list, and what :func:`count_found` counts.
+        dict: for each kind of mistake, and for "any": the number of mistakes, the length of the
+        list of examples, and the counts of :func:`count_found`.
     """
     lists = {
         name: ([x for x in examples if x.kind == kind], [x for x in mistakes if x.kind == name])
@@ -125,34 +128,48 @@ def evaluate(
     }
 
 
-def make_table(results: Sequence[Mapping[str, Any]]) -> str:
+def precision_and_recall(lists: Sequence[Mapping[str, Any]]) -> str:
     """
     Args:
-        results: of the seeds.
+        lists: what :func:`evaluate` returns for each seed.
 
     Returns:
-        str: in Markdown, "precision / recall" in percent, the mean over the seeds.
+        str: a table of "precision / recall" in percent, the mean over the seeds.
     """
-    rows = []
-    for name in (*KIND_OF, "any"):
-        for order in (*ORDERS, RANDOM):
-            row = [name, KIND_OF.get(name, "all"), order]
-            for i, length in enumerate(LENGTHS):
-                lists = [x["lists"][name] for x in results]
-                counts = [x["found"][order][i] for x in lists]
-                precision = fmean(
-                    n / min(length, x["examples"]) for n, x in zip(counts, lists, strict=True)
-                )
-                recall = fmean(n / x["mistakes"] for n, x in zip(counts, lists, strict=True))
-                row.append(f"{100 * precision:.0f} / {100 * recall:.0f}")
-            rows.append(row)
-    headers = ["boxes", "list", "order", *(f"first {n}" for n in LENGTHS)]
-    return tabulate(rows, headers, tablefmt="github", colalign=["left"] * 3 + ["right"] * 4)
+    rows = pd.DataFrame(
+        {
+            "boxes": name,
+            "order": order,
+            "length": f"first {length}",
+            "precision": found / min(length, x["examples"]),
+            "recall": found / x["mistakes"],
+        }
+        for of_seed in lists
+        for name, x in of_seed.items()
+        for order, counts in x["found"].items()
+        for length, found in zip(LENGTHS, counts, strict=True)
+    )
+    means = rows.groupby(["boxes", "order", "length"], sort=False).mean() * 100
+    cells = (
+        means["precision"].map("{:.0f} / ".format) + means["recall"].map("{:.0f}".format)
+    ).unstack()
+    return make_table(
+        [
+            {
+                "boxes": name,
+                "list": KIND_OF.get(name, "all"),
+                "order": order,
+                **{f"first {x}": row[f"first {x}"] for x in LENGTHS},
+            }
+            for (name, order), row in cells.iterrows()
+        ],
+        num_left=3,
+    )
 
 
 def make_dataset(folder: Path, seed: int) -> tuple[str, list[Mistake]]:
     """
-    Corrupt the demo's training images, and register that.
+    Corrupt the annotations of the demo's training images, and register the result.
     """
     clutter = generate_clutter(os.getenv("DETECTRON2_DATASETS", "datasets"))
     coco = json.loads((clutter / "coco/instances_train.json").read_text())
@@ -165,19 +182,18 @@ def make_dataset(folder: Path, seed: int) -> tuple[str, list[Mistake]]:
 
 def train(dataset: str, folder: Path, iterations: int) -> CfgNode:
     """
-    Train the demo's detector on a dataset, unless that is done.
+    Train the demo's detector on a dataset, unless it is trained already.
 
     Returns:
-        CfgNode: of the trained model.
+        CfgNode: the config of the trained model.
     """
     weights = folder / "model_final.pth"
     options: list[Any] = ["DATASETS.TRAIN", (dataset,), "DATASETS.TEST", ("clutter_coco_test",)]
     options += ["SOLVER.MAX_ITER", iterations, "OUTPUT_DIR", str(folder)]
     options += ["SOLVER.STEPS", (iterations * 3 // 4, iterations * 9 // 10)]
+    # Explicit, so that results stay comparable when a default changes.
+    options += ["MODEL.OHEM.FOREGROUND", "sampled", "MODEL.OHEM.WARMUP_ITERS", 0]
     if not weights.exists():
-        sys.path.append(str(ROOT))
-        import train_net
-
         args = default_argument_parser().parse_args(["--config-file", str(CONFIG)])
         args.opts = options
         train_net.main(args)
@@ -189,10 +205,9 @@ def train(dataset: str, folder: Path, iterations: int) -> CfgNode:
 def find(cfg: CfgNode) -> list[HardExample]:
     """
     Returns:
-        list[HardExample]: of the images that the model was trained on.
+        list[HardExample]: those of the images that the model was trained on.
     """
-    model = build_model(cfg)
-    DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    model = load_model(cfg)
     loader = build_annotated_loader(
         cfg, get_annotated_dicts(cfg, cfg.DATASETS.TRAIN, is_train=False)
     )
@@ -201,6 +216,11 @@ def find(cfg: CfgNode) -> list[HardExample]:
 
 
 def run(seed: int, output: Path, iterations: int) -> dict[str, Any]:
+    """
+    Returns:
+        dict[str, Any]: the result of one seed.
+    """
+    origin = provenance()  # before files are edited while it runs
     folder = output / str(seed)
     dataset, mistakes = make_dataset(folder, seed)
     cfg = train(dataset, folder, iterations)
@@ -211,37 +231,50 @@ def run(seed: int, output: Path, iterations: int) -> dict[str, Any]:
         "AP": results[0]["results"]["bbox"]["AP"],
         "AP50": results[0]["results"]["bbox"]["AP50"],
         "lists": evaluate(find(cfg), mistakes, seed),
-        **provenance(),
+        **origin,
     }
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(x) for x in path.read_text().splitlines()] if path.exists() else []
+def read_lists(folder: Path) -> list[dict[str, Any]]:
+    """
+    Returns:
+        list[dict]: what :func:`evaluate` returned for each recorded seed.
+    """
+    results = read_results(folder, FILE, ["seed"])
+    if results.empty:
+        raise InputError(f"Nothing is recorded in {folder / FILE}: run without --table.")
+    return results["lists"].to_list()
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the mistakes")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the mistakes (default: 0 1 2)"
+    )
     parser.add_argument("--iterations", type=int, default=ITERATIONS)
-    parser.add_argument("--output", type=Path, default=OUTPUT)
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--table", action="store_true", help="train nothing")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="the folders of the seeds")
+    parser.add_argument("--table", action="store_true", help="print the recorded results only")
+    parser.add_argument(
+        "--trial",
+        action="store_true",
+        help="accept a changed work tree, and write the results to --output",
+    )
     args = parser.parse_args(arguments)
-    if not args.table:
-        results = {x["seed"]: x for x in read(args.results)}
-        for seed in args.seeds:
-            results[seed] = run(seed, args.output, args.iterations)
-            args.results.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_file(args.results) as file:
-                lines = (json.dumps(results[x]) + "\n" for x in sorted(results))
-                file.write_text("".join(lines))
-    results_of_all = read(args.results)
-    if not results_of_all:
-        sys.exit(f"find_mistakes.py: there is nothing in {args.results}: run it without --table.")
-    print(make_table(results_of_all))
+    if args.table:
+        print(precision_and_recall(read_lists(RESULTS)))
+        return
+    if not args.trial:
+        require_clean_commit()
+    results = [run(seed, args.output, args.iterations) for seed in args.seeds]
+    with atomic_file((args.output if args.trial else RESULTS) / FILE) as file:
+        file.write_text("".join(json.dumps(x) + "\n" for x in results))
+    print(precision_and_recall([x["lists"] for x in results]))
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as e:
+        sys.exit(f"find_mistakes: {e}")

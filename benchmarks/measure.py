@@ -1,16 +1,16 @@
 """
-How the benchmarks measure time and memory, and print what they measured.
+How the benchmarks measure time and memory, and write tables.
 """
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from statistics import median
 from typing import Any
 
+import pandas as pd
 import torch
-from tabulate import tabulate
 from torch.profiler import ProfilerActivity, profile
 
 __all__ = ["measure", "synchronize", "peak_memory", "make_table"]
@@ -19,7 +19,7 @@ __all__ = ["measure", "synchronize", "peak_memory", "make_table"]
 def measure(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
     """
     Returns:
-        dict[str, float]: the median of the milliseconds that each takes.
+        dict[str, float]: the median time of each call in milliseconds. The calls take turns.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
@@ -40,7 +40,7 @@ def synchronize() -> None:
 def peak_memory(call: Callable[[], Any], device: str) -> float:
     """
     Returns:
-        float: how many MiB of tensors are allocated at most at a time during a call.
+        float: the peak of the tensors allocated during a call, in MiB.
     """
     if device == "cpu":
         os.environ["KINETO_LOG_LEVEL"] = "99"  # or each profile logs that it begins and ends
@@ -56,10 +56,15 @@ def peak_memory(call: Callable[[], Any], device: str) -> float:
     return peak / 2**20
 
 
-def make_table(headers: list[str], rows: list[list[Any]], num_left: int = 1) -> str:
+def make_table(rows: Sequence[Mapping[str, Any]], num_left: int = 1) -> str:
     """
     Args:
-        num_left (int): so many columns are words, and the others numbers.
+        rows: cells by the name of the column.
+        num_left (int): number of columns that are words; the others are numbers.
+
+    Returns:
+        str: the table in Markdown.
     """
-    alignment = ["left"] * num_left + ["right"] * (len(headers) - num_left)
-    return tabulate(rows, headers, tablefmt="github", colalign=alignment, disable_numparse=True)
+    table = pd.DataFrame(rows)
+    align = ["left"] * num_left + ["right"] * (table.shape[1] - num_left)
+    return table.to_markdown(index=False, tablefmt="github", disable_numparse=True, colalign=align)

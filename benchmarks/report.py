@@ -1,141 +1,108 @@
-#!/usr/bin/env python3
 """
-Make docs/results.md and its pictures of benchmarks/results/*.jsonl, which compare_sampling.py and
-step_time.py have written.
+Make docs/results.md, docs/results_full.md and their pictures from benchmarks/results/.
 
-    python benchmarks/report.py
+    python -m benchmarks.report
 
-What the page says is in benchmarks/results_template.md. Every number is put in here, those in the
-sentences too: the template calls functions such as
-
-    {{ experiment("main") }}
-    {{ difference("main", "cards", "paper").text }}
-
-which are those of SamplingReport and StepReport, and picture().
+The text is in benchmarks/templates/. Every number comes from the recorded results, those in
+sentences, too.
 """
 
 import argparse
-import re
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
-from jinja2 import Environment, StrictUndefined, TemplateError
-from report_plots import draw_bars, draw_differences, draw_lines
-from report_sampling import LINES, SamplingReport
-from report_steps import StepReport
-from report_text import NOT_YET
-from result_files import ResultError, read_runs, read_steps
-from sampling_experiments import CONFIGS
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
 
-from ohem_d2.utils import atomic_file
+from benchmarks.plots import draw_differences, draw_losses, draw_parts
+from benchmarks.provenance import RESULTS, ROOT
+from benchmarks.sampling import tables as sampling
+from benchmarks.sampling.experiments import DATASETS, EXPERIMENTS, RECIPES
+from benchmarks.sampling.results import read_runs
+from benchmarks.step_time import tables as step_time
+from ohem_d2.utils import InputError, atomic_file
 
-ROOT = CONFIGS.parent
+TEMPLATES = ROOT / "benchmarks/templates"
 
 
-class Page:
+def template_values(runs: pd.DataFrame, steps: pd.DataFrame) -> dict[str, Any]:
     """
-    docs/results.md, and the pictures beside it.
+    Returns:
+        dict[str, Any]: the variables and functions of the templates.
     """
+    comparisons = sampling.compare_with_random(runs)
 
-    def __init__(self, results: Path, output: Path):
-        """
-        Args:
-            results (Path): the folder of the JSON lines.
-            output (Path): the page. The names of its pictures begin with its own.
-        """
-        self._sampling = SamplingReport(read_runs(results))
-        self._steps = StepReport(read_steps(results))
-        self._output = output
-        self._drawings: dict[Path, Callable[[Path], None]] = {}
+    def difference(dataset: str, recipe: str, reference: str) -> str:
+        ap = sampling.ap_by_seed(runs, dataset, (recipe, reference))
+        return sampling.paired_difference(ap[recipe], ap[reference]).text
 
-    def write(self, template: Path) -> None:
-        """
-        Raises:
-            ResultError: before anything is written.
-        """
-        environment = Environment(
-            undefined=StrictUndefined,
-            autoescape=False,  # it is Markdown
-            keep_trailing_newline=True,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        functions = {
-            "picture": self.picture,
-            **self._sampling.template_functions(),
-            **self._steps.template_functions(),
-        }
-        try:
-            text = environment.from_string(template.read_text(encoding="utf-8")).render(functions)
-        except TemplateError as e:
-            line = f", line {e.lineno}" if hasattr(e, "lineno") else ""
-            raise ResultError(f"{template.name}{line}: {e.message}") from e
-        self._output.parent.mkdir(parents=True, exist_ok=True)
-        for path, draw in self._drawings.items():
-            draw(path)
-        with atomic_file(self._output) as file:  # at last: the pictures that it names are there
-            file.write_text(text, encoding="utf-8")
+    def foreground_share(dataset: str) -> str:
+        share = runs[runs["dataset"] == dataset]["foreground_share"].mean()
+        return f"{100 * share:.0f} %"
 
-    def picture(
-        self,
-        name: str,
-        experiment: str = "main",
-        recipes: Optional[Sequence[str]] = None,
-        **where: Any,
-    ) -> str:
-        """
-        Have a picture drawn.
+    def step_ratio(model: str, variant: str) -> str:
+        return f"{step_time.step(steps, model=model, variant=variant)['ratio']:.2f}"
 
-        Args:
-            name (str): an experiment, for its differences; "mean_roi_loss" or "kept", for these
-                over the training of the recipes of `experiment`, or of some of its `recipes`; or
-                "step_time", for the parts of the steps that have the values of `where`.
-
-        Returns:
-            str: what shows it in Markdown.
-        """
-        draw: Callable[..., None]
-        if name == "step_time":
-            panels = self._steps.bar_panels(**where)
-            alt = "The parts of a training step, for each model and variant"
-            draw = partial(draw_bars, xlabel="time of a step, the reference's = 1")
-        elif name in LINES:
-            panels = self._sampling.line_panels(name, experiment, recipes)
-            alt = f"{LINES[name].title}, over the training, for each recipe"
-            draw = partial(draw_lines, ylabel=LINES[name].title)
-        else:
-            panels = self._sampling.difference_panels(name)
-            xlabel = f"AP more than {self._sampling.reference_title(name)}"
-            alt = f"{xlabel}: each seed, their mean, and its 95 % interval"
-            draw = partial(draw_differences, xlabel=xlabel)
-        if not panels:
-            return NOT_YET
-        words = [name, *([experiment] if experiment != "main" else []), *map(str, where.values())]
-        slug = re.sub(r"\W+", "_", " ".join(words)).strip("_")
-        path = self._output.with_name(f"{self._output.stem}_{slug}.png")
-        self._drawings[path] = partial(draw, panels=panels)
-        return f"![{alt}]({path.name})"
+    return {
+        "comparisons": comparisons,
+        "summary": sampling.summary_table(comparisons),
+        "equal_iterations": sampling.verdict(comparisons, "difference"),
+        "equal_time": sampling.verdict(comparisons, "longer_difference"),
+        "experiment": lambda name: sampling.experiment_tables(runs, name),
+        "difference": difference,
+        "foreground_share": foreground_share,
+        "recipes": sampling.recipes_table(),
+        "step_ratio": step_ratio,
+        "step_table": step_time.step_table(steps),
+        "parts_table": step_time.parts_table(steps),
+        "sweep_table": step_time.sweep_table(steps),
+        "overlap": step_time.overlap(steps),
+    }
 
 
-def main() -> None:
+def draw_pictures(runs: pd.DataFrame, steps: pd.DataFrame, docs: Path) -> None:
+    random, *others = EXPERIMENTS["main"].recipes
+    differences, losses = {}, {}
+    for dataset in EXPERIMENTS["main"].datasets:
+        title = DATASETS[dataset].title
+        ap = sampling.ap_by_seed(runs, dataset, (random, *others))
+        rows = {RECIPES[x].title: sampling.paired_difference(ap[x], ap[random]) for x in others}
+        rows = {k: x for k, x in rows.items() if x.values}
+        if rows:
+            differences[title] = rows
+            # Longer runs have other iterations.
+            points = sampling.mean_roi_loss(runs, dataset, (random, *others[:-1]))
+            losses[title] = points.replace({"recipe": {k: x.title for k, x in RECIPES.items()}})
+    xlabel = "difference in AP to random sampling at equal iterations"
+    draw_differences(docs / "results_main.png", xlabel, differences)
+    draw_losses(docs / "results_mean_roi_loss.png", losses)
+    draw_parts(docs / "results_step_time.png", steps[steps["kind"] == "step"])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results")
-    parser.add_argument("--output", type=Path, default=ROOT / "docs/results.md")
-    parser.add_argument("--template", type=Path, default=ROOT / "benchmarks/results_template.md")
-    args = parser.parse_args()
-    try:
-        for path in (args.results, args.template):
-            if not path.exists():
-                raise ResultError(f"{path} does not exist.")
-        Page(args.results, args.output).write(args.template)
-    except ResultError as e:
-        sys.exit(f"report.py: {e}")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the recorded results")
+    parser.add_argument("--output", type=Path, default=ROOT / "docs", help="the folder to write to")
+    args = parser.parse_args(arguments)
+    runs, steps = read_runs(args.results), step_time.read_steps(args.results)
+    for lines, command in ((runs, "sampling.compare"), (steps, "step_time.run")):
+        if lines.empty:
+            raise InputError(f"{args.results} has no results of benchmarks.{command}.")
+    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
+    values = template_values(runs, steps)
+    draw_pictures(runs, steps, args.output)
+    for template in sorted(TEMPLATES.glob("*.md")):
+        page = environment.from_string(template.read_text(encoding="utf-8")).render(values)
+        with atomic_file(args.output / template.name) as file:
+            file.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as e:
+        sys.exit(f"report: {e}")

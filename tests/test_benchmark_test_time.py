@@ -1,33 +1,27 @@
 """
-That the benchmark runs, and compares what is comparable: no time is tested.
+The benchmark runs and compares what is comparable. No time is tested.
 """
 
 import sys
 
-import numpy as np
 import pytest
 import torch
-from conftest import CONFIGS, load_config, use_clutter
+from conftest import load_config, use_clutter
 from detectron2.modeling import build_model
 
 from benchmarks import test_time as benchmark
 from ohem_d2.data.datasets.clutter import generate_clutter
-from ohem_d2.modeling.test_time.box_voting import box_voting
 
 CONFIG = "demo/faster_rcnn_R_18_ohem.yaml"
 
 
 @pytest.fixture
-def small(tmp_path, monkeypatch):
+def small(tmp_path):
     """
-    Everything smaller, and the path of random weights.
+    The benchmark made small, and the path of random weights.
     """
     generate_clutter(str(tmp_path), 0, {"train": 1, "test": 2})
     use_clutter(tmp_path)
-    monkeypatch.setattr(benchmark, "HEAVY_CONFIG", CONFIGS / CONFIG)
-    monkeypatch.setattr(benchmark, "HEAVY_IMAGE", (64, 80))
-    monkeypatch.setattr(benchmark, "HEAVY_NUM_BOXES", (30, 60))
-    monkeypatch.setattr(benchmark, "NUM_BOXES", (40,))
     weights = tmp_path / "random.pth"
     model = build_model(load_config(CONFIG, "MODEL.DEVICE", "cpu"))
     torch.save({"model": model.state_dict()}, weights)
@@ -39,6 +33,7 @@ def run(monkeypatch, *arguments):
     benchmark.main()
 
 
+@pytest.mark.slow
 def test_tables(small, tmp_path, monkeypatch, capsys):
     output = tmp_path / "new/bench.md"
     options = ["TEST.AUG.MIN_SIZES", "(64,80)", "INPUT.MIN_SIZE_TEST", "64"]
@@ -56,18 +51,7 @@ def test_tables(small, tmp_path, monkeypatch, capsys):
         ["yes", "yes", "yes"],
     ]
     assert rows[6][3:] == rows[5][3:] and rows[2][4] == "1.00"
-    assert [x[1] for x in rows[10:12]] == ["30", "60"]
-    # 40 boxes of 1 and of 20 classes, with top-k and without.
-    assert [x[1:4] for x in rows if x[0] == "cpu"] == [
-        ["40", classes, topk] for classes in ("1", "20") for topk in ("100", "all")
-    ]
-
-
-def test_numpy_loop_gives_the_same_boxes():
-    boxes, scores, classes = benchmark.make_boxes(500, 3, 200, 300)
-    voted, _, keep = box_voting(boxes, scores, classes, benchmark.NMS_THRESH)
-    arrays = (x.numpy() for x in (boxes, scores, classes, keep))
-    np.testing.assert_allclose(voted, benchmark.numpy_box_voting(*arrays), atol=1e-3)
+    assert len(rows[9]) == 6 and rows[9][5].endswith("%")
 
 
 @pytest.mark.parametrize(
@@ -78,5 +62,5 @@ def test_numpy_loop_gives_the_same_boxes():
     ],
 )
 def test_bad_input(small, monkeypatch, arguments, message):
-    with pytest.raises(SystemExit, match=f"test_time.py: .*{message}"):
+    with pytest.raises(SystemExit, match=f"test_time: .*{message}"):
         run(monkeypatch, *arguments)

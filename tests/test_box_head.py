@@ -22,7 +22,7 @@ def build(input_shape, **options):
 @torch.no_grad()
 def test_is_the_classifier_of_torchvisions_vgg():
     torch.manual_seed(0)
-    # Of 32 channels instead of 512.
+    # With 32 channels instead of 512.
     vgg = torchvision.models.VGG(nn.Conv2d(3, 32, 3), num_classes=5)
     vgg.classifier[0] = nn.Linear(32 * 7 * 7, 4096)
     vgg.eval()
@@ -44,7 +44,7 @@ def test_dropout():
     head = build(ShapeSpec(channels=8, height=2, width=3), FC_DIMS=[50, 4000], DROPOUT=0.25)
     assert head.fc6.in_features == 8 * 2 * 3 and head.output_shape.channels == 4000
     with torch.no_grad():
-        head.fc7.bias.fill_(100)  # so that relu has nothing to zero
+        head.fc7.bias.fill_(100)  # ReLU zeroes nothing
     rois = torch.randn(3, 8, 2, 3)
     head.eval()
     assert (head(rois) > 0).all() and torch.equal(head(rois), head(rois))
@@ -71,10 +71,10 @@ def test_no_rois():
     "options, message",
     [
         ({"FC_DIMS": []}, "MODEL.ROI_BOX_HEAD.FC_DIMS"),
-        ({"DROPOUT": 1.0}, "MODEL.ROI_BOX_HEAD.DROPOUT must be from 0 to less than 1, and is 1.0"),
+        ({"DROPOUT": 1.0}, "MODEL.ROI_BOX_HEAD.DROPOUT is 1.0. It must be"),
         ({"DROPOUT": -0.1}, "MODEL.ROI_BOX_HEAD.DROPOUT"),
     ],
 )
-def test_what_config_cannot_have(options, message):
+def test_invalid_configs(options, message):
     with pytest.raises(ValueError, match=message):
         build(ShapeSpec(channels=2, height=7, width=7), **options)

@@ -40,14 +40,14 @@ def test_same_bytes_for_the_same_seed(folder, tmp_path):
     }
 
 
-def test_what_is_there_is_kept_or_replaced_as_a_whole(tmp_path, monkeypatch):
+def test_an_existing_dataset_is_kept_or_replaced_as_a_whole(tmp_path, monkeypatch):
     folder = clutter.generate_clutter(str(tmp_path), 0, {"train": 2, "test": 1})
     marker = folder / "marker"
     marker.touch()
     clutter.generate_clutter(str(tmp_path), 0, {"train": 2, "test": 1})
     assert marker.exists()
 
-    # A failure on the way leaves the old dataset, and the next try is not disturbed by the rest.
+    # A failure leaves the old dataset and does not disturb the next try.
     with monkeypatch.context() as patch:
         patch.setattr(cv2, "imwrite", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -59,10 +59,12 @@ def test_what_is_there_is_kept_or_replaced_as_a_whole(tmp_path, monkeypatch):
     assert [path.name for path in Path(tmp_path).iterdir()] == ["clutter"]
 
 
-def test_somebody_elses_folder_is_left_alone(tmp_path):
+def test_a_folder_of_the_user_is_left_alone(tmp_path):
     (tmp_path / "clutter").mkdir()
     (tmp_path / "clutter" / "mine.jpg").touch()
-    with pytest.raises(FileExistsError, match="clutter is in the place of.*DETECTRON2_DATASETS"):
+    with pytest.raises(
+        FileExistsError, match="clutter is not the synthetic dataset.*DETECTRON2_DATASETS"
+    ):
         clutter.generate_clutter(str(tmp_path), 0, {"train": 1, "test": 1})
     assert (tmp_path / "clutter" / "mine.jpg").exists()
 
@@ -98,7 +100,7 @@ def test_difficult_objects_are_crowds_in_coco(folder):
 
 
 def test_boxes_are_tight(monkeypatch):
-    # A scene of flat colors, in which only the objects are red.
+    # Flat colors, where only the objects are red.
     monkeypatch.setattr(
         clutter,
         "_texture",
@@ -117,7 +119,7 @@ def test_boxes_are_tight(monkeypatch):
         (annotation,) = annotations
         ys, xs = np.nonzero((image[:, :, 2] > 90) & (image[:, :, 0] < 100))
         box = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
-        # The outline is smooth: half a pixel more or less.
+        # Outlines are antialiased.
         assert np.abs(np.subtract(box, annotation.box)).max() <= 1, seed
         checked += 1
     assert checked >= 5
@@ -136,7 +138,7 @@ def test_marks():
         if min(x1 - x0, y1 - y0) < clutter.MIN_SIZE:
             assert annotation.difficult
         if annotation.truncated and not annotation.occluded:
-            # Cut off, or all but: shapes do not fill the circle that they are drawn in.
+            # Truncated means that the circle around a shape is; the shape is smaller.
             assert at_border or min(x0, y0, clutter.WIDTH - x1, clutter.HEIGHT - y1) < 20
     for flag in ("truncated", "occluded", "difficult"):
         assert 0.02 < np.mean([getattr(x, flag) for x in annotations]) < 0.6, flag

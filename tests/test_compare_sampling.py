@@ -1,5 +1,5 @@
 """
-The laboratory: that what it compares is comparable, that it runs, and that it goes on.
+The laboratory: what it compares is comparable, it runs, and it goes on where it was stopped.
 """
 
 import json
@@ -7,35 +7,34 @@ import subprocess
 import sys
 from pathlib import Path
 
-import compare_sampling
 import pytest
-import sampling_experiments
-import sampling_run
 import torch
 import torchvision
 from conftest import use_clutter
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import ROI_HEADS_REGISTRY, build_model
 from detectron2.utils.env import seed_all_rng
-from kept_rois import hard_by_iou
-from oracles import select_slowly
-from result_files import ResultError
-from result_lines import run_line
-from sampling_experiments import CONFIGS, DATASETS, EXPERIMENTS, RECIPES, Recipe, Run
 
+from benchmarks import provenance
+from benchmarks.sampling import compare, run
+from benchmarks.sampling.datasets import register
+from benchmarks.sampling.experiments import (
+    CONFIGS,
+    DATASETS,
+    EXPERIMENTS,
+    RECIPES,
+    Recipe,
+    Run,
+    config_digest,
+    options_of,
+)
+from benchmarks.sampling.results import read_runs, results_file
 from ohem_d2.data import build_train_loader
 from ohem_d2.data.datasets.clutter import generate_clutter
 from ohem_d2.engine import load_config
-from ohem_d2.evaluation import build_mean_roi_loss_loader
-from ohem_d2.evaluation.mean_roi_loss import features_and_rois
-from ohem_d2.modeling.roi_heads import read_only_roi_losses
+from ohem_d2.utils import InputError
 
 SMALL = {"SOLVER.MAX_ITER": 4, "SOLVER.STEPS": (), "INPUT.MIN_SIZE_TRAIN": (64,), "VIS_PERIOD": 0}
-
-
-def forget(name):
-    DatasetCatalog.pop(name)
-    MetadataCatalog.pop(name)
 
 
 @pytest.fixture
@@ -45,12 +44,9 @@ def clutter(tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
 
 
-def config(dataset, recipe, **options):
-    options = {**DATASETS[dataset].options, **RECIPES[recipe].options, **options}
-    return load_config(
-        str(CONFIGS / DATASETS[dataset].config),
-        sampling_run.to_opts({"MODEL.DEVICE": "cpu", "SEED": 3, **options}),
-    )
+def config(dataset, recipe):
+    options = {"MODEL.DEVICE": "cpu", "SEED": 3, **options_of(Run(dataset, recipe, 3))}
+    return load_config(str(CONFIGS / DATASETS[dataset].config), run.to_opts(options))
 
 
 def initial(cfg):
@@ -63,7 +59,8 @@ def initial(cfg):
     return weights, [x["image_id"] for _ in range(3) for x in next(loader)]
 
 
-@pytest.mark.parametrize("recipe", [x for x in RECIPES if x != "stock"])
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["paper", "background"])
 def test_recipes_begin_with_the_same_weights_and_see_the_same_images(recipe, clutter):
     weights, images = initial(config("clutter", "stock"))
     other_weights, other_images = initial(config("clutter", recipe))
@@ -74,31 +71,8 @@ def test_recipes_begin_with_the_same_weights_and_see_the_same_images(recipe, clu
 
 def test_experiments_name_what_there_is():
     for experiment in EXPERIMENTS.values():
-        for run in experiment.runs():
-            assert run.dataset in DATASETS
-            assert config(run.dataset, run.recipe).MODEL.ROI_HEADS.NAME in ROI_HEADS_REGISTRY
-
-
-def test_a_share_of_the_annotations_is_missing_in_training_alone(clutter, monkeypatch):
-    dataset = DATASETS["clutter"]._replace(missing=0.3)
-    monkeypatch.setitem(DATASETS, "clutter", dataset)
-    names = sampling_experiments.register("clutter", Path("unused"))
-    try:
-        rest, complete = (
-            [x["annotations"] for x in DatasetCatalog.get(name)]
-            for name in (names.train, names.complete_train)
-        )
-        num_rest, num_complete = sum(map(len, rest)), sum(map(len, complete))
-        # 30 % of some 25, give or take three times the deviation of a binomial, 3 * sqrt(25 * .21).
-        assert abs(num_rest - 0.7 * num_complete) < 3 * (0.21 * num_complete) ** 0.5
-        assert all(
-            x in all_of_them for some, all_of_them in zip(rest, complete, strict=True) for x in some
-        )
-        again = [x["annotations"] for x in DatasetCatalog.get(names.train)]
-        assert again == rest
-        assert names.test == "clutter_voc_test"
-    finally:
-        forget(names.train)
+        for dataset, recipe, _ in experiment.runs():
+            assert config(dataset, recipe).MODEL.ROI_HEADS.NAME in ROI_HEADS_REGISTRY
 
 
 def test_a_class_is_background(voc, monkeypatch, tmp_path):
@@ -106,11 +80,11 @@ def test_a_class_is_background(voc, monkeypatch, tmp_path):
         folder="voc", class_names=("cat", "cow"), background_classes=("dog",)
     )
     monkeypatch.setitem(DATASETS, "cattle", dataset)
-    names = sampling_experiments.register("cattle", tmp_path)
+    train, test = register("cattle", tmp_path)
     try:
         found = {
             Path(x["file_name"]).stem: [y["category_id"] for y in x["annotations"]]
-            for x in DatasetCatalog.get(names.train)
+            for x in DatasetCatalog.get(train)
         }
         # VOC_IMAGES without its dogs.
         assert found == {
@@ -119,27 +93,29 @@ def test_a_class_is_background(voc, monkeypatch, tmp_path):
             "easy_alone": [],
             "without_the_flag": [0],
         }
-        assert MetadataCatalog.get(names.test).thing_classes == ["cat", "cow"]
+        assert MetadataCatalog.get(test).thing_classes == ["cat", "cow"]
     finally:
-        forget(names.train)
-        forget(names.test)
+        for name in (train, test):
+            DatasetCatalog.pop(name)
+            MetadataCatalog.pop(name)
 
 
-def run_sampling(monkeypatch, tmp_path, recipe):
+def make_run(monkeypatch, tmp_path, recipe):
     """
-    The result of one run on the made images, with 4 iterations.
+    The result of one run on the synthetic images, with 4 iterations.
     """
     monkeypatch.setitem(RECIPES, "tried", Recipe("Tried", {**SMALL, **recipe}))
     folder = tmp_path / "run"
-    command = ["sampling_run.py", "--data", "unused", "--backbone-weights", "unused"]
+    command = ["run.py", "--data", "unused", "--backbone-weights", "unused", "--trial"]
     command += ["--output", str(folder), "clutter", "tried", "2"]
     monkeypatch.setattr(sys, "argv", command)
-    sampling_run.main()
+    run.main()
     return json.loads((folder / "result.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_run(clutter, monkeypatch, tmp_path):
-    result = run_sampling(monkeypatch, tmp_path, {"MODEL.ROI_HEADS.NAME": "OHEMROIHeads"})
+    result = make_run(monkeypatch, tmp_path, {"MODEL.ROI_HEADS.NAME": "OHEMROIHeads"})
     assert (result["dataset"], result["recipe"], result["seed"]) == ("clutter", "tried", 2)
     assert result["options"]["MODEL.ROI_HEADS.NAME"] == "OHEMROIHeads"
     assert result["iterations"] == 4
@@ -147,121 +123,144 @@ def test_a_run(clutter, monkeypatch, tmp_path):
     assert result["diverged_at"] is None
     assert [iteration for iteration, _ in result["mean_roi_loss"]] == [1, 2, 3, 4]
     assert all(loss > 0 for _, loss in result["mean_roi_loss"])
-    assert len(result["hard_by_iou"]["all"]) == len(result["hard_by_iou"]["hard"]) == 5
+    assert 0 < result["foreground_share"] < 0.5
     assert result["curves"]["iteration"] == [3]
     assert len(result["curves"]["num_fg"]) == 1
     assert {"commit", "machine", "torch", "detectron2", "date"} <= set(result)
 
 
-def test_the_hard_rois_are_counted_by_their_iou(clutter):
-    cfg = config("clutter", "stock")
-    model = build_model(cfg)
-    inputs = list(build_mean_roi_loss_loader(cfg, "clutter_voc_test"))
-    counts = hard_by_iou(model, inputs, 20)
-
-    expected = {"all": [0] * 5, "hard": [0] * 5}
-    model.eval()
-    for batch in inputs:
-        features, [rois] = features_and_rois(model, batch)
-        losses = read_only_roi_losses(model.roi_heads, features, [rois])
-        boxes = rois.proposal_boxes.tensor
-        ious = torchvision.ops.box_iou(boxes, batch[0]["instances"].gt_boxes.tensor).amax(dim=1)
-        loss = (losses["loss_cls"] + losses["loss_box_reg"]).numpy()
-        hard = select_slowly(boxes.double().numpy(), loss, None, 20, 0.7, False, None)
-        for name, kept in (("all", range(len(rois))), ("hard", hard)):
-            for i in kept:
-                expected[name][sum(ious[i] >= x for x in (0.1, 0.4, 0.5, 0.6))] += 1 / len(inputs)
-    for name in expected:
-        assert counts[name] == pytest.approx(expected[name])
-
-
+@pytest.mark.slow
 def test_a_run_that_diverges_is_a_result(clutter, monkeypatch, tmp_path):
     diverging = {
         "SOLVER.BASE_LR": 1e30,
         "SOLVER.WARMUP_ITERS": 0,
         "SOLVER.CLIP_GRADIENTS.ENABLED": False,
     }
-    result = run_sampling(monkeypatch, tmp_path, diverging)
+    result = make_run(monkeypatch, tmp_path, diverging)
     assert result["AP"] is None
     assert 0 < result["diverged_at"] < 4
 
 
 @pytest.fixture
-def lab(monkeypatch, tmp_path):
+def clean(monkeypatch):
+    monkeypatch.setattr(compare, "require_clean_commit", lambda: None)
+
+
+@pytest.fixture
+def make_lab(monkeypatch, tmp_path, clean):
     """
-    A laboratory whose runs write their result at once.
+    A laboratory whose runs write their result at once, started with the arguments of its command.
     """
 
     def finish(command, stdout, **_):
-        dataset, recipe, seed = command[-3:]
-        if recipe == "fails":
+        made = Run(*command[-3:-1], int(command[-1]))
+        if made.recipe == "paper" and made.seed == 3:
             stdout.write("what went wrong\n")
             return subprocess.CompletedProcess(command, 1)
         folder = Path(command[command.index("--output") + 1])
-        result = run_line(dataset, recipe, int(seed), 50.0)
-        result["options"] = dict(DATASETS[dataset].options)
+        result = {
+            **made._asdict(),
+            "options": options_of(made),
+            "config": config_digest(DATASETS[made.dataset].config),
+            **{"AP": 40.0, "AP50": 70.0, "diverged_at": None},
+            **dict.fromkeys(provenance.PROVENANCE, "abc"),
+        }
         (folder / "result.json").write_text(json.dumps(result, indent=2))
         (folder / "model_final.pth").write_text("")
         return subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr(compare_sampling.subprocess, "run", finish)
-    monkeypatch.setitem(RECIPES, "fails", RECIPES["stock"])
-    results = tmp_path / "results"
-    return compare_sampling.Lab(tmp_path, tmp_path / "w.pth", tmp_path / "output", results, 2)
+    def make_lab(*arguments):
+        output = ["--output", str(tmp_path / "output"), "--data", str(tmp_path)]
+        compare.main([*output, "--classifier", "unused", *arguments])
+
+    folder = tmp_path / "cards/ImageSets/Main"
+    folder.mkdir(parents=True)
+    (folder / "train.txt").touch()
+    monkeypatch.setattr(compare.subprocess, "run", finish)
+    monkeypatch.setattr(compare, "convert_classifier", lambda *_: None)
+    monkeypatch.setattr(compare, "RESULTS", tmp_path / "results")
+    return make_lab
 
 
-def test_the_lab_makes_what_is_missing(lab, monkeypatch):
-    runs = [Run("clutter", "stock", x) for x in (1, 2, 3)]
-    lab.make(runs[:2])
-    assert lab.missing(runs) == runs[2:]
-    lab.make(runs[2:])
-    assert lab.missing(runs) == []
-    lines = (lab.results / "sampling_clutter.jsonl").read_text().splitlines()
-    assert sorted(json.loads(x)["seed"] for x in lines) == [1, 2, 3]
+def test_the_lab_makes_what_is_missing(make_lab, monkeypatch, tmp_path, capsys):
+    cards = ("--datasets", "cards", "--jobs", "2")
+    make_lab(*cards, "--seeds", "1", "--", "main")
+    capsys.readouterr()
+    make_lab(*cards, "--seeds", "1", "2", "--", "main")
+    assert "8 runs, 4 of them recorded." in capsys.readouterr().out
+    runs = read_runs(tmp_path / "results")
+    assert sorted(set(runs["seed"])) == [1, 2] and len(runs) == 8
     # Checkpoints of dozens of runs would fill the disk.
-    assert not list(lab.output.rglob("*.pth"))
-    # A table must not mix what was made with one set of options and with another.
+    assert not list((tmp_path / "output").rglob("*.pth"))
+    # A table must not mix runs made with different options.
     monkeypatch.setitem(RECIPES, "stock", Recipe("Stock", {"SEED": 7}))
-    with pytest.raises(ResultError, match="line 1 .* delete the line"):
-        lab.missing(runs)
+    with pytest.raises(InputError, match=r"line \d .* Delete the line"):
+        make_lab(*cards, "main")
 
 
-def test_a_run_that_fails_stops_the_lab_and_leaves_the_others(lab):
-    runs = [Run("clutter", "stock", 1), Run("clutter", "fails", 1), Run("clutter", "stock", 2)]
-    with pytest.raises(compare_sampling.LabError, match="what went wrong") as error:
-        lab.make(runs)
+def test_a_run_that_fails_stops_the_lab_and_leaves_the_others(make_lab, tmp_path):
+    with pytest.raises(InputError, match="what went wrong") as error:
+        make_lab("--datasets", "cards", "--seeds", "3", "--", "main")
     assert "console.txt" in str(error.value)
-    assert runs[0] not in lab.missing(runs)
-    assert runs[1] in lab.missing(runs)
+    runs = read_runs(tmp_path / "results")
+    assert "stock" in set(runs["recipe"]) and "paper" not in set(runs["recipe"])
+
+
+def test_a_trial_is_kept_apart(make_lab, tmp_path):
+    make_lab("--trial", "--datasets", "cards", "--seeds", "1", "--", "longer")
+    assert not (tmp_path / "results").exists()
+    assert results_file(tmp_path / "output/trial_results", "cards").is_file()
+
+
+def test_a_changed_work_tree_is_refused(monkeypatch, tmp_path):
+    def git(*arguments):
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", *arguments]
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    with pytest.raises(InputError, match="git cannot tell the commit"):
+        provenance.require_clean_commit()
+    results = tmp_path / "benchmarks/results/a.jsonl"
+    results.parent.mkdir(parents=True)
+    for file in (results, tmp_path / "code.py"):
+        file.write_text("")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "all")
+
+    results.write_text("{}\n")  # the runs before this one
+    provenance.require_clean_commit()
+    assert not provenance.provenance()["commit"].endswith("+")
+    (tmp_path / "code.py").write_text("x = 1\n")
+    with pytest.raises(InputError, match=r"it has changed in\n.*code.py"):
+        provenance.require_clean_commit()
+    assert provenance.provenance()["commit"].endswith("+")
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (
-            ["--data", ".", "--classifier", "x", "mian"],
-            "There is no experiment mian. There are: .*main",
-        ),
-        (["--data", "nowhere", "--classifier", "x", "main"], "needs nowhere/.* in the layout of P"),
+        (["--data", ".", "mian"], "There is no experiment mian. There are: .*main"),
+        (["--data", "nowhere", "main"], "needs nowhere/.* in the layout of PASCAL"),
     ],
 )
-def test_bad_input(arguments, message, monkeypatch, tmp_path):
-    arguments += ["--results", str(tmp_path), "--output", str(tmp_path / "output")]
-    monkeypatch.setattr(sys, "argv", ["compare_sampling.py", *arguments])
-    with pytest.raises(compare_sampling.LabError, match=message):
-        compare_sampling.main()
-    assert not (tmp_path / "output").exists()
+def test_bad_input(arguments, message, clean, monkeypatch, tmp_path):
+    monkeypatch.setattr(compare, "RESULTS", tmp_path)
+    output = tmp_path / "output"
+    with pytest.raises(InputError, match=message):
+        compare.main(["--classifier", "x", "--output", str(output), *arguments])
+    assert not output.exists()
 
 
 def test_a_classifier_that_is_not_there(tmp_path):
-    with pytest.raises(compare_sampling.LabError, match=r"no.pth is not a file"):
-        compare_sampling.convert_classifier(tmp_path / "no.pth", tmp_path / "backbone.pth")
+    with pytest.raises(InputError, match=r"no.pth is not a file"):
+        compare.convert_classifier(tmp_path / "no.pth", tmp_path / "backbone.pth")
 
 
 @torch.no_grad()
 def test_scaled_biases_scale_the_features():
     """
-    Those of torchvision's own forward, on images that are not divided.
+    Against torchvision's own forward, on images that are not divided.
     """
     seed_all_rng(0)
     classifier = torchvision.models.squeezenet1_0()
@@ -270,6 +269,6 @@ def test_scaled_biases_scale_the_features():
             value.normal_(std=30)
     images = 100 * torch.randn(2, 3, 64, 96)
     expected = classifier.features(images)
-    compare_sampling.scale_biases(classifier.state_dict(), 57.0)
+    compare.scale_biases(classifier.state_dict(), 57.0)
     assert torch.allclose(57 * classifier.features(images / 57), expected, rtol=1e-3, atol=1e-2)
     assert expected.std() > 10

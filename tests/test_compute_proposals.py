@@ -52,7 +52,7 @@ def run(monkeypatch):
 @pytest.fixture
 def quick(monkeypatch):
     """
-    Boxes that are different in each image, and quickly there.
+    Another box for each image, without selective search.
     """
 
     def quick_selective_search(image, mode):
@@ -70,7 +70,7 @@ def run_in_a_process_group(output, count):
         return selective_search(image, mode)
 
     os.setsid()
-    # Ignored, if the tests run in the background of a shell.
+    # A shell's background jobs ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     compute_proposals.selective_search = search
     sys.argv = ["compute_proposals.py", NAME, str(output), "--processes", "2"]
@@ -79,10 +79,10 @@ def run_in_a_process_group(output, count):
 
 def start(output, count):
     """
-    The tool in another process, with two workers. It never ends, and stops after so many images, or
-    some more that the workers are ahead.
+    The tool in another process with two workers. After `count` images, or a few more, it sleeps
+    until a signal.
     """
-    cv2.setNumThreads(1)  # a fork does not have OpenCV's threads, and would wait for them
+    cv2.setNumThreads(1)  # a fork would wait for OpenCV's threads, which it does not have
     process = multiprocessing.get_context("fork").Process(
         target=run_in_a_process_group, args=(output, count)
     )
@@ -109,7 +109,7 @@ def count_images(partial):
             return count
 
 
-def test_goes_on_after_being_killed_and_stopped(root, run, capfd):
+def test_continues_after_a_kill_and_an_interrupt(root, run, capfd):
     undisturbed, output = root / "undisturbed.pkl", root / "output.pkl"
     partial = root / "output.pkl.partial"
     run(NAME, undisturbed)
@@ -122,7 +122,7 @@ def test_goes_on_after_being_killed_and_stopped(root, run, capfd):
     assert not output.exists()
     killed_after = count_images(partial)
     assert 2 <= killed_after < COUNT
-    # As if it had been killed in the middle of a write.
+    # A write that the kill interrupted.
     with open(partial, "ab") as file:
         file.write(pickle.dumps(("9", (160, 208), np.zeros((9, 4)), ""))[:-20])
 
@@ -134,11 +134,11 @@ def test_goes_on_after_being_killed_and_stopped(root, run, capfd):
     stopped_after = count_images(partial)
     assert killed_after + 2 <= stopped_after < COUNT
     printed = capfd.readouterr()
-    assert "Stopped. What is done is in" in printed.err and "Traceback" not in printed.err
-    assert f"{killed_after} of {COUNT} images are there" in printed.out
+    assert "Stopped. Finished images are in" in printed.err and "Traceback" not in printed.err
+    assert f"{killed_after} of {COUNT} images are done" in printed.out
 
     run(NAME, output)
-    assert f"{stopped_after} of {COUNT} images are there" in capfd.readouterr().out
+    assert f"{stopped_after} of {COUNT} images are done" in capfd.readouterr().out
     assert output.read_bytes() == undisturbed.read_bytes()
     assert not partial.exists()
 
@@ -146,7 +146,7 @@ def test_goes_on_after_being_killed_and_stopped(root, run, capfd):
 @pytest.mark.skipif(
     multiprocessing.get_start_method() != "fork", reason="workers do not see what is patched"
 )
-def test_a_killed_worker_is_told(root, monkeypatch):
+def test_a_killed_worker_is_reported(root, monkeypatch):
     def die(image, mode):
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -155,7 +155,9 @@ def test_a_killed_worker_is_told(root, monkeypatch):
     monkeypatch.setattr(
         sys, "argv", ["compute_proposals.py", NAME, str(root / "out.pkl"), "--processes", "1"]
     )
-    with pytest.raises(SystemExit, match=r"(?s)worker .* the same command goes on .* Fewer --proc"):
+    with pytest.raises(
+        SystemExit, match=r"(?s)worker .* repeat the command to continue.* Fewer --proc"
+    ):
         compute_proposals.main()
 
 
@@ -182,7 +184,7 @@ def test_command_line(root):
         boxes, logits = proposals["boxes"][i], proposals["objectness_logits"][i]
         expected = selective_search(cv2.imread(record["file_name"]), "quality")
         assert np.array_equal(boxes, expected)
-        # In this order also after a sort that is not stable.
+        # Strictly decreasing: an unstable sort keeps the order.
         assert boxes.dtype == logits.dtype == np.float32
         assert (np.diff(logits) < 0).all() and logits.shape == (len(boxes),)
 
@@ -208,7 +210,7 @@ def test_fast_rcnn_trains_on_them(root, run):
     assert gradient.isfinite().all() and gradient.abs().sum() > 0
 
 
-def test_broken_images_are_named_and_the_rest_is_kept(root, run, quick, capsys):
+def test_broken_images_are_reported_and_the_rest_is_kept(root, run, quick, capsys):
     output = root / "output.pkl"
     images = root / "clutter" / "JPEGImages"
     content = {}
@@ -223,7 +225,7 @@ def test_broken_images_are_named_and_the_rest_is_kept(root, run, quick, capsys):
     with pytest.raises(SystemExit) as error:
         run(NAME, output)
     message = error.value.code
-    assert f"3 of {COUNT} images failed" in message and "goes on from there" in message
+    assert f"3 of {COUNT} images failed" in message and "repeat the command to continue" in message
     assert f"image 2: {missing}: FileNotFoundError" in message
     assert f"image 5: {truncated}: OSError: image file is truncated" in message
     assert "image 7: " in message and "got (104, 80), expect (208, 160)" in message
@@ -233,9 +235,9 @@ def test_broken_images_are_named_and_the_rest_is_kept(root, run, quick, capsys):
         file.write_bytes(data)
     capsys.readouterr()
     run(NAME, output)
-    assert f"{COUNT - 3} of {COUNT} images are there" in capsys.readouterr().out
+    assert f"{COUNT - 3} of {COUNT} images are done" in capsys.readouterr().out
     check_proposals(read_proposals(str(output)), DatasetCatalog.get(NAME))
-    # In the dataset's order, although these came last.
+    # In the dataset's order, although the repaired images came last.
     assert read_proposals(str(output))["ids"] == [str(i + 1) for i in range(COUNT)]
     run(NAME, root / "undisturbed.pkl")
     assert output.read_bytes() == (root / "undisturbed.pkl").read_bytes()
@@ -245,11 +247,11 @@ def test_broken_images_are_named_and_the_rest_is_kept(root, run, quick, capsys):
     "arguments, message",
     [
         (["clutter_coco_trian", "new.pkl"], "clutter_coco_trian, .* Did you mean clutter_coco_tr"),
-        ([NAME, "mine.pkl"], "mine.pkl is there already. Move it away"),
+        ([NAME, "mine.pkl"], "mine.pkl already exists. Move it away"),
         (["voc_2007_train", "new.pkl"], "voc_2007_train .*needs .*, which does not exist.*DETECTR"),
     ],
 )
-def test_refusals(root, run, monkeypatch, arguments, message):
+def test_invalid_arguments(root, run, monkeypatch, arguments, message):
     monkeypatch.chdir(root)
     (root / "mine.pkl").write_text("mine")
     with pytest.raises(SystemExit, match=message):
@@ -281,15 +283,15 @@ def test_a_partial_file_of_another_run_is_left_alone(root, run, quick):
         run(NAME, output, "--mode", "quality")
 
 
-def test_a_run_that_was_killed_at_its_very_end(root, run, quick):
-    # The proposals have been written, and the partial file has not been removed.
+def test_a_run_killed_at_its_very_end(root, run, quick):
+    # The proposals are written, but the partial file is still there.
     output, partial = root / "output.pkl", root / "output.pkl.partial"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "unlink", lambda self: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(NAME, output)
     before = output.read_bytes()
-    with pytest.raises(SystemExit, match="output.pkl is there already"):
+    with pytest.raises(SystemExit, match="output.pkl already exists"):
         run(NAME, output)
     output.unlink()
     run(NAME, output)

@@ -53,8 +53,8 @@ def cells(values):
 
 def labeled_boxes(root):
     """
-    The boxes (R, 4) in the images' XML files as the authors' files have boxes: pixels are counted
-    from 1 and the last one is in the box in both; y comes first.
+    The boxes (R, 4) of the images' XML files, y first, as in the authors' files. Both count pixels
+    from 1 and include the last one.
     """
     boxes = []
     for i in range(COUNT):
@@ -73,7 +73,7 @@ IDS = [f"train_{i:06d}" for i in range(COUNT)]
 
 @pytest.mark.parametrize("dtype", ["float64", "uint16"])
 @pytest.mark.parametrize("order", [None, [0, 1, 2, 3], [2, 0, 3, 1]])
-def test_boxes_are_where_detectron2_has_the_objects(root, run, dtype, order):
+def test_boxes_match_detectron2s_objects(root, run, dtype, order):
     boxes = [x.astype(dtype) for x in labeled_boxes(root)]
     content = {"boxes": cells(boxes).T}
     if order is not None:
@@ -99,7 +99,7 @@ def test_boxes_cover_the_same_pixels(corners, dtype):
     first, last = corners.min(axis=1), corners.max(axis=1)  # y, x
     boxes = convert_boxes("a", np.concatenate([first, last], axis=1).astype(dtype))
     assert boxes.dtype == np.float32
-    # The middle of pixel 1 is at 0.5.
+    # The center of pixel 1 is at 0.5.
     assert np.array_equal((boxes[:, :2] + boxes[:, 2:]) / 2, (first + last)[:, ::-1] / 2 - 0.5)
     num_pixels = (last - first + 1).prod(axis=1)
     assert np.allclose(Boxes(boxes).area(), num_pixels)
@@ -116,19 +116,19 @@ def test_images_without_boxes(root, run):
 @pytest.mark.parametrize(
     "third_boxes, message",
     [
-        (np.ones((3, 5)), r"Image train_000002: its boxes are of shape \(3, 5\)"),
-        (cells([1, 2, 3, 4]).T, r"Image train_000002: its boxes are .* type object"),
-        ([[0, 1, 5, 5]], "Image train_000002: .* coordinate 0, .* from 1 .* of another kind"),
-        # y does not come first.
+        (np.ones((3, 5)), r"Image train_000002: its boxes have shape \(3, 5\)"),
+        (cells([1, 2, 3, 4]).T, r"Image train_000002: its boxes have .* type object"),
+        ([[0, 1, 5, 5]], "Image train_000002: .* coordinate 0, .* from 1"),
+        # x first.
         (
             [[1, 1, 200, 150]],
-            "mat is not of clutter_voc_train. Image train_000002: box 0 .* reaches beyond",
+            "mat does not belong to clutter_voc_train. Image train_000002: box 0 .* reaches beyond",
         ),
         ([[9, 9, 3, 3]], "Image train_000002: box 0 .* ends before it begins"),
         ([[1, 1, np.nan, 9]], "Image train_000002: box 0 .* is not finite"),
     ],
 )
-def test_boxes_that_cannot_be_are_refused(root, run, third_boxes, message):
+def test_invalid_boxes(root, run, third_boxes, message):
     boxes = labeled_boxes(root)
     boxes[2] = np.array(third_boxes)
     savemat("selective_search.mat", {"boxes": cells(boxes)})
@@ -143,20 +143,20 @@ BOXES = [np.array([[1.0, 1, 9, 9]])] * COUNT
 @pytest.mark.parametrize(
     "content, message",
     [
-        ({"boxes": cells(BOXES[:3])}, "boxes of 3 images, and clutter_voc_train has 4"),
+        ({"boxes": cells(BOXES[:3])}, "boxes of 3 images, but clutter_voc_train has 4"),
         (
             {"boxes": cells(BOXES), "images": cells(IDS[:3])},
-            "boxes of 4 images, and the ids of 3",
+            "boxes of 4 images, but the ids of 3",
         ),
         (
             {"boxes": cells(BOXES), "images": cells([*IDS[:3], "000005"])},
-            "lacks 1 of the 4 images of clutter_voc_train, .* image train_000003",
+            "lacks 1 of the 4 images of clutter_voc_train, such as image train_000003",
         ),
-        ({"other": cells(BOXES)}, r"has no cell array 'boxes', .* It has other \(4, 1\)"),
-        ({"boxes": np.ones((7, 4))}, r"has no cell array 'boxes', .* It has boxes \(7, 4\)"),
+        ({"other": cells(BOXES)}, r"has no cell array 'boxes' .* It has other \(4, 1\)"),
+        ({"boxes": np.ones((7, 4))}, r"has no cell array 'boxes' .* It has boxes \(7, 4\)"),
     ],
 )
-def test_another_file_of_boxes_is_refused(root, run, content, message):
+def test_boxes_of_another_dataset(root, run, content, message):
     savemat("selective_search.mat", content)
     with pytest.raises(SystemExit, match=message):
         run(NAME, "selective_search.mat", "out.pkl")
@@ -172,7 +172,7 @@ def test_another_file_of_boxes_is_refused(root, run, content, message):
         (b"\x80\x04 something else" * 20, "is not a MATLAB file"),
     ],
 )
-def test_other_files_are_refused(root, run, content, message):
+def test_other_files(root, run, content, message):
     (root / "file.mat").write_bytes(content)
     with pytest.raises(SystemExit, match=message):
         run(NAME, "file.mat", "out.pkl")
@@ -183,7 +183,7 @@ def test_other_files_are_refused(root, run, content, message):
     [
         (["clutter_voc_trian", "a.mat", "out.pkl"], "not registered. Did you mean clutter_voc_tr"),
         ([NAME, "gone.mat", "out.pkl"], "gone.mat does not exist"),
-        ([NAME, "a.mat", "mine.pkl"], "mine.pkl is there already. Move it away"),
+        ([NAME, "a.mat", "mine.pkl"], "mine.pkl already exists. Move it away"),
         (["voc_2007_test", "a.mat", "out.pkl"], "voc_2007_test .*needs .*, which does not exist"),
     ],
 )
@@ -213,13 +213,13 @@ def test_boxes_of_fast_rcnns_authors(tmp_path, run, monkeypatch, request):
     DatasetCatalog.register("photographs", lambda: dataset)
     request.addfinalizer(lambda: DatasetCatalog.remove("photographs"))
     monkeypatch.chdir(tmp_path)
-    # Their demo's files are of one image each: x first, and counted from 0.
+    # The files of their demo have one image each, x first, and count from 0.
     files = [PHOTOGRAPHS / f"{x}_boxes.mat" for x in ids]
     for file in files:
         with pytest.raises(SystemExit, match=r"has no cell array 'boxes'.* boxes \(\d+, 4\)"):
             run("photographs", file, "out.pkl")
 
-    # The same boxes as they are in the files of datasets.
+    # The same boxes in the format of their dataset files.
     demo = [loadmat(file)["boxes"] for file in files]
     savemat("all.mat", {"boxes": cells([x[:, [1, 0, 3, 2]] + 1 for x in demo])})
     run("photographs", "all.mat", "out.pkl")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from convert_weights import CAFFE_LAYERS, ConvertError, read_caffe
+from convert_weights import CAFFE_LAYERS, read_caffe
 from detectron2 import model_zoo
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
@@ -72,8 +72,8 @@ MODEL:
 @pytest.fixture
 def convert(tmp_path, monkeypatch):
     """
-    Convert weights by the command, and load the checkpoint into a model of the config. Both the
-    config and the weights may be a file or its content.
+    Run the tool and load the checkpoint into the config's model. The config and the weights are
+    given as a file or its content.
     """
 
     def convert(config, weights, *options):
@@ -106,7 +106,7 @@ def convert(tmp_path, monkeypatch):
 
 def randomized(model, seed=0):
     """
-    Nothing is at its initial value, with which what is lost would not be noticed.
+    Change all initial values, so that a lost tensor is noticed.
     """
     generator = torch.Generator().manual_seed(seed)
     for m in model.modules():
@@ -139,9 +139,9 @@ def test_resnet18(convert, capsys):
         "  bn1.num_batches_tracked: the model has no stem.conv1.norm.num_batches_tracked" in lines
     )
     assert "  roi_heads.box_head.fc1.weight" in lines
-    assert "stem" not in "".join(lines[lines.index("Still random in the model:") :])
-    # ResNet-18 has 20 convolutions, each with four tensors of a norm, whose count is left out.
-    assert "100 tensors used, 22 left out" in lines[-1]
+    assert "stem" not in "".join(lines[lines.index("Not initialized in the model:") :])
+    # 20 convolutions with four tensors of a norm each. Not used: num_batches_tracked and fc.
+    assert "100 tensors used, 22 not used" in lines[-1]
 
 
 @pytest.mark.parametrize("name", ["R_50_FPN", "R_50_C4"])
@@ -162,14 +162,14 @@ def test_resnet50(convert, name):
 @torch.no_grad()
 def test_vgg16(convert, capsys):
     vgg = torchvision.models.vgg16(weights=None)
-    # As its own, with fewer features.
+    # Fewer features, to be fast.
     vgg.classifier[0] = nn.Linear(512 * 7 * 7, 8)
     vgg.classifier[3] = nn.Linear(8, 6)
     vgg.classifier[6] = nn.Linear(6, 10)
     randomized(vgg)
     model = convert(VGG16, vgg.state_dict(), *TORCHVISION_INPUT)
 
-    # From the image on, which detectron2 has with values from 0 to 255.
+    # From the image on, with detectron2's values from 0 to 255.
     image = torch.randint(256, (3, 224, 224), dtype=torch.uint8)
     transforms = torchvision.models.VGG16_Weights.IMAGENET1K_V1.transforms()
     mean, std = (torch.tensor(x)[:, None, None] for x in (transforms.mean, transforms.std))
@@ -187,7 +187,7 @@ def test_vgg16(convert, capsys):
     assert "  features.28.weight -> backbone.features.28.weight" in lines
     assert "  classifier.3.bias -> roi_heads.box_head.fc7.bias" in lines
     assert "  classifier.6.bias: the model has no classifier.6.bias" in lines
-    assert "30 tensors used, 2 left out, 10 of the model still random" in lines[-1]
+    assert "30 tensors used, 2 not used, 10 of the model not initialized" in lines[-1]
 
 
 @torch.no_grad()
@@ -393,7 +393,7 @@ def test_vgg_m_is_the_network_that_opencv_runs(convert, tmp_path, capsys):
     file = tmp_path / "vgg_m.caffemodel"
     file.write_bytes(caffe_net(layers))
     model = convert(VGG_M, file, *CAFFE_INPUT)
-    assert "14 tensors used, 0 left out, 10 of the model still random" in capsys.readouterr().out
+    assert "14 tensors used, 0 not used, 10 of the model not initialized" in capsys.readouterr().out
     for name in ("fc6", "fc7"):
         assert np.array_equal(getattr(model.roi_heads.box_head, name).weight, layers[name][0])
 
@@ -410,7 +410,7 @@ def test_vgg_m_is_the_network_that_opencv_runs(convert, tmp_path, capsys):
 
 def test_opencv_5(monkeypatch, tmp_path):
     monkeypatch.delattr(cv2.dnn, "readNetFromCaffe", raising=False)
-    with pytest.raises(ConvertError, match=r'by OpenCV 4 alone: pip install "opencv-python<5"'):
+    with pytest.raises(InputError, match=r'needs OpenCV 4: pip install "opencv-python<5"'):
         read_caffe(tmp_path / "net.caffemodel")
 
 
@@ -418,19 +418,19 @@ def test_opencv_5(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     "content, message",
     [
-        (b"no such thing", "is not a .caffemodel that OpenCV can read"),
+        (b"no such thing", "OpenCV cannot read .*net.caffemodel as a .caffemodel"),
         (b"", "has no layer of VGG16 or VGG_CNN_M_1024"),
         (caffe_net({"conv": random_arrays((4, 3, 3, 3), (4,))}), "has no layer of VGG16"),
     ],
 )
-def test_what_is_no_caffemodel(content, message, tmp_path):
+def test_invalid_caffemodels(content, message, tmp_path):
     file = tmp_path / "net.caffemodel"
     file.write_bytes(content)
-    with pytest.raises(ConvertError, match=message):
+    with pytest.raises(InputError, match=message):
         read_caffe(file)
 
 
-# What stops it
+# Errors
 
 
 @pytest.fixture(scope="module")
@@ -438,17 +438,17 @@ def squeezenet():
     return torchvision.models.squeezenet1_1(weights=None).state_dict()
 
 
-def test_what_belongs_to_the_weights(convert, squeezenet, tmp_path):
+def test_the_input_must_be_the_classifiers(convert, squeezenet, tmp_path):
     # detectron2's default is BGR, with other means and no deviations.
-    with pytest.raises(ConvertError) as error:
+    with pytest.raises(InputError) as error:
         convert(SMALL, squeezenet)
     assert str(error.value).endswith(
         "INPUT.FORMAT RGB MODEL.PIXEL_MEAN '[123.675, 116.28, 103.53]' "
         "MODEL.PIXEL_STD '[58.395, 57.12, 57.375]'"
     )
-    with pytest.raises(ConvertError) as error:
+    with pytest.raises(InputError) as error:
         convert(SMALL, squeezenet, *TORCHVISION_INPUT[:2], *TORCHVISION_INPUT[4:])
-    assert str(error.value).endswith("training: MODEL.PIXEL_MEAN '[123.675, 116.28, 103.53]'")
+    assert str(error.value).endswith("config: MODEL.PIXEL_MEAN '[123.675, 116.28, 103.53]'")
     assert not (tmp_path / "output.pth").exists()
     convert(SMALL, squeezenet, *TORCHVISION_INPUT)
     convert(SMALL, squeezenet, "--other-input")
@@ -457,24 +457,24 @@ def test_what_belongs_to_the_weights(convert, squeezenet, tmp_path):
 def test_the_stride_of_a_bottleneck(convert):
     resnet = torchvision.models.ResNet(torchvision.models.resnet.Bottleneck, [3, 4, 6, 3])
     config = RESNET18.replace("DEPTH: 18", "DEPTH: 50").replace(": 64", ": 256")
-    with pytest.raises(ConvertError, match="training: MODEL.RESNETS.STRIDE_IN_1X1 False$"):
+    with pytest.raises(InputError, match="config: MODEL.RESNETS.STRIDE_IN_1X1 False$"):
         convert(config, resnet.state_dict(), *TORCHVISION_INPUT)
 
 
 def test_another_shape(convert, squeezenet):
     with pytest.raises(
-        ConvertError,
-        match=r"features.0.weight is of shape \(64, 3, 3, 3\), and backbone.features.0.weight of "
-        r"the config's model of \(96, 3, 7, 7\)",
+        InputError,
+        match=r"features.0.weight has shape \(64, 3, 3, 3\), but backbone.features.0.weight of "
+        r"the config's model \(96, 3, 7, 7\)",
     ):
         convert(SMALL, squeezenet, "MODEL.TORCHVISION.NAME", "squeezenet1_0")
 
 
 def test_nothing_matches(convert):
     with pytest.raises(
-        ConvertError,
-        match="None of the 2 tensors of .*weights.pth is in the config's model, which has "
-        "backbone.features.0.weight, ..., and no model.a, ...",
+        InputError,
+        match="None of the 2 tensors of .*weights.pth is in the config's model. It has "
+        "backbone.features.0.weight, ..., but no model.a, ...",
     ):
         convert(SMALL, {"model.a": torch.ones(1), "model.b": torch.ones(1)})
 
@@ -482,21 +482,21 @@ def test_nothing_matches(convert):
 @pytest.mark.parametrize(
     "content, message",
     [
-        (b"", "has no weights that PyTorch can load. EOFError"),
-        (b"no such thing", "has no weights that PyTorch can load"),
-        (nn.Linear(1, 1), "has no weights that PyTorch can load"),  # a pickled model
+        (b"", "PyTorch cannot load weights from .*pth. EOFError"),
+        (b"no such thing", "PyTorch cannot load weights from"),
+        (nn.Linear(1, 1), "PyTorch cannot load weights from"),  # a pickled model
         ([torch.ones(1)], "is not a dict of tensors"),
         ({"features.0.weight": 1}, "is not a dict of tensors"),
         ({}, "is not a dict of tensors"),
     ],
 )
-def test_what_are_no_weights(convert, content, message, tmp_path):
+def test_invalid_weights(convert, content, message, tmp_path):
     file = tmp_path / "file.pth"
     if isinstance(content, bytes):
         file.write_bytes(content)
     else:
         torch.save(content, file)
-    with pytest.raises(ConvertError, match=message):
+    with pytest.raises(InputError, match=message):
         convert(SMALL, file)
 
 
@@ -511,8 +511,8 @@ def test_what_are_no_weights(convert, content, message, tmp_path):
         (SMALL, ["MODEL.TORCHVISION.NAME", "vgg61"], "cannot be built: MODEL.TORCHVISION.NAME"),
     ],
 )
-def test_what_is_no_config(convert, squeezenet, config, options, message):
-    with pytest.raises((ConvertError, InputError), match=message):
+def test_invalid_configs(convert, squeezenet, config, options, message):
+    with pytest.raises(InputError, match=message):
         convert(config, squeezenet, *options)
 
 
@@ -533,9 +533,11 @@ def test_as_a_command(monkeypatch, tmp_path, squeezenet):
     assert "config.yaml', which does not exist" in run(monkeypatch, *arguments, output)
     config.write_text(SMALL)
     for name in ("output.pkl", "folder/output.pth"):
-        assert "has to be a .pth in a folder" in run(monkeypatch, *arguments, tmp_path / name)
+        assert "must be a .pth in an existing folder" in run(
+            monkeypatch, *arguments, tmp_path / name
+        )
     assert "would be overwritten" in run(monkeypatch, *arguments, weights)
-    # Options may come after whatever else.
+    # Options may come last.
     assert "cannot be read" in run(monkeypatch, weights, output, *arguments[:2], "A.B", "1")
 
 

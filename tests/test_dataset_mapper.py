@@ -21,7 +21,7 @@ def file_name(tmp_path):
 
 
 def annotation(box, **fields):
-    # detectron2 rounds boxes of whole numbers.
+    # detectron2 truncates boxes of integers.
     return {
         "bbox": [float(x) for x in box],
         "bbox_mode": BoxMode.XYWH_ABS,
@@ -52,27 +52,27 @@ def test_by_hand(file_name):
         annotation([60, 50, 40, 40], iscrowd=1),  # beyond the border
     )
     instances = mapper(inputs)["instances"]
-    # Twice as large, and x is 160 - x.
+    # Twice as large and flipped: x becomes 160 - x.
     assert instances.gt_boxes.tensor.tolist() == [[120, 0, 160, 60]]
     assert instances.gt_classes.tolist() == [2]
     assert instances.ignore_boxes.tensor.tolist() == [[80, 20, 140, 60], [0, 100, 40, 120]]
-    assert len(inputs["annotations"]) == 3  # the caller's
+    assert len(inputs["annotations"]) == 3  # not modified
 
 
-def test_crowds_alone(file_name):
+def test_only_crowds(file_name):
     mapper = IgnoreRegionsMapper(heads_config(), augmentations=[])
     instances = mapper(record(file_name, annotation([1, 2, 3, 4], iscrowd=1)))["instances"]
     assert len(instances) == 0 and instances.gt_boxes.tensor.shape == (0, 4)
     assert instances.ignore_boxes.tensor.tolist() == [[1, 2, 4, 6]]
 
 
-def test_no_annotations_at_all(file_name):
+def test_no_annotations(file_name):
     mapper = IgnoreRegionsMapper(heads_config(), augmentations=[])
     instances = mapper(record(file_name))["instances"]
     assert len(instances) == len(instances.ignore_boxes) == 0
 
 
-def test_in_inference_it_is_that_of_detectron2(file_name):
+def test_inference_is_detectron2s(file_name):
     outputs = IgnoreRegionsMapper(heads_config(), is_train=False, augmentations=[])(
         record(file_name, annotation([1, 2, 3, 4], iscrowd=1))
     )
@@ -80,9 +80,9 @@ def test_in_inference_it_is_that_of_detectron2(file_name):
 
 
 @pytest.mark.parametrize("mask_format", ["polygon", "bitmask"])
-def test_objects_are_those_of_detectron2(file_name, mask_format):
+def test_objects_equal_detectron2s(file_name, mask_format):
     """
-    With masks and keypoints, of which a crowd has others than objects, as in COCO.
+    With masks and keypoints. As in COCO, a crowd has another kind of mask and no keypoints.
     """
     cfg = heads_config(
         MODEL__MASK_ON=True,

@@ -38,8 +38,8 @@ def test_images_of_other_datasets_are_left_alone(voc):
     assert handle_difficult_objects(others, ["coco_2017_train"], "drop") == others
 
 
-def test_a_folder_that_was_registered_with_a_slash_at_its_end(tmp_path):
-    name = "made_voc_slash"
+def test_trailing_slash_in_the_registered_folder(tmp_path):
+    name = "voc_slash"
     make_voc(tmp_path / "voc", name, VOC_IMAGES)
     dirname = MetadataCatalog.get(name).dirname
     DatasetCatalog.remove(name)
@@ -59,13 +59,13 @@ def test_the_input_is_left_alone(voc):
     assert records == DatasetCatalog.get(voc)
 
 
-def test_annotations_that_are_not_those_of_the_file(voc):
+def test_annotations_that_differ_from_the_file(voc):
     records = DatasetCatalog.get(voc)
     records[0]["annotations"].pop()
-    with pytest.raises(ValueError, match=r"both.xml has 2 objects, .* 1 for this image"):
+    with pytest.raises(ValueError, match=r"both.xml has 2 objects, .* has 1 for this"):
         handle_difficult_objects(records, [voc], "drop")
 
 
 def test_unknown_practice():
-    with pytest.raises(ValueError, match="DATASETS.DIFFICULT is 'skip', and has to be one of"):
+    with pytest.raises(ValueError, match="DATASETS.DIFFICULT is 'skip'. It must be one of"):
         handle_difficult_objects([], [], "skip")

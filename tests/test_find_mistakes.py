@@ -4,14 +4,15 @@ Mistakes that are made on purpose, and whether they are found.
 
 import json
 
-import find_mistakes
 import pytest
 from conftest import use_clutter
-from corrupt_annotations import MISTAKES, Mistake, corrupt_annotations
-from find_mistakes import count_found, evaluate, make_table, points_to
 
+from benchmarks import find_mistakes
+from benchmarks.corrupted_clutter import MISTAKES, Mistake, corrupt_annotations
+from benchmarks.find_mistakes import count_found, evaluate, points_to, precision_and_recall
 from ohem_d2.data.datasets.clutter import generate_clutter
 from ohem_d2.evaluation import HardExample
+from ohem_d2.utils import InputError
 
 
 @pytest.fixture(scope="module")
@@ -113,15 +114,12 @@ def test_the_table(monkeypatch):
     ]
     swapped = Mistake("swapped", "a.jpg", SHIFTED, SHIFTED)  # found in the list of another kind
     results = [
-        {"lists": evaluate(examples, [DELETED, MOVED, swapped], seed=0)},
-        {
-            "lists": evaluate(
-                examples, [DELETED, MOVED._replace(file_name="b.jpg"), swapped], seed=0
-            )
-        },
+        evaluate(examples, [DELETED, MOVED, swapped], seed=0),
+        evaluate(examples, [DELETED, MOVED._replace(file_name="b.jpg"), swapped], seed=0),
     ]
     lines = [
-        [x.strip() for x in line.split("|")[1:-1]] for line in make_table(results).splitlines()
+        [x.strip() for x in line.split("|")[1:-1]]
+        for line in precision_and_recall(results).splitlines()
     ]
     table = {tuple(x[:3]): x[3:] for x in lines}
     assert table["boxes", "list", "order"] == ["first 1", "first 4"]
@@ -133,19 +131,16 @@ def test_the_table(monkeypatch):
     assert table["any", "all", "loss"] == ["100 / 33", "62 / 83"]
 
 
+@pytest.mark.slow
 def test_mistakes_in_the_annotations_that_a_detector_was_trained_on(
     clutter, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(clutter))
     use_clutter(clutter)
-    results = tmp_path / "results.jsonl"
-    arguments = ["--seeds", "0", "--iterations", "300"]
-    arguments += ["--output", str(tmp_path / "work"), "--results", str(results)]
-    find_mistakes.main(arguments)
-    printed = capsys.readouterr().out
-    assert make_table([json.loads(results.read_text())]) in printed
-
-    lists = json.loads(results.read_text())["lists"]
+    arguments = ["--trial", "--seeds", "0", "--iterations", "300"]
+    find_mistakes.main([*arguments, "--output", str(tmp_path)])
+    lists = json.loads((tmp_path / find_mistakes.FILE).read_text())["lists"]
+    assert precision_and_recall([lists]) in capsys.readouterr().out
     first_20 = find_mistakes.LENGTHS.index(20)
     # A twentieth of the objects have a wrong label. The detector is far from good yet.
     assert lists["swapped"]["found"]["loss"][first_20] >= 10
@@ -153,14 +148,14 @@ def test_mistakes_in_the_annotations_that_a_detector_was_trained_on(
     assert found["loss"][first_20] > 2 * found["random"][first_20]
 
 
-def test_no_results(tmp_path):
-    with pytest.raises(SystemExit, match=r"there is nothing in .*: run it without --table"):
-        find_mistakes.main(["--table", "--results", str(tmp_path / "none.jsonl")])
+def test_no_results(tmp_path, monkeypatch):
+    monkeypatch.setattr(find_mistakes, "RESULTS", tmp_path)
+    with pytest.raises(InputError, match=r"Nothing is recorded in .*: run without --table"):
+        find_mistakes.main(["--table"])
 
 
 def test_the_table_of_the_docs():
-    results = find_mistakes.read(find_mistakes.RESULTS)
-    assert [x["seed"] for x in results] == [0, 1, 2]
-    assert all(x["iterations"] == find_mistakes.ITERATIONS for x in results)
+    lists = find_mistakes.read_lists(find_mistakes.RESULTS)
+    assert len(lists) == 3
     page = (find_mistakes.ROOT / "docs/hard_examples.md").read_text()
-    assert make_table(results) in page
+    assert precision_and_recall(lists) in page

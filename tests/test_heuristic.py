@@ -28,7 +28,7 @@ def sample(bg_lo, targets, proposals, **options):
 
 
 @pytest.mark.parametrize("bg_lo", [0.0, 0.1, 0.3])
-def test_background_is_what_overlaps_an_object_by_bg_lo_to_half(bg_lo):
+def test_background_overlaps_an_object_by_bg_lo_to_half(bg_lo):
     targets = make_targets([3, 1], seed=2)
     proposals = make_proposals(targets, [200, 200], seed=2)
     rois = sample(bg_lo, targets, proposals)
@@ -66,7 +66,7 @@ def test_without_bg_lo_the_losses_are_those_of_detectron2():
 
 
 def test_image_without_objects():
-    # No RoI overlaps an object, so with bg_lo there is nothing to learn from.
+    # No RoI overlaps an object: with bg_lo, none is sampled.
     targets = make_targets([0])
     proposals = make_proposals(targets, [20])
     assert len(sample(0.0, targets, proposals)[0]) == 20
@@ -74,6 +74,6 @@ def test_image_without_objects():
 
 
 @pytest.mark.parametrize("bg_lo", [-0.1, 0.6, float("nan")])
-def test_wrong_values_are_named(bg_lo):
-    with pytest.raises(ValueError, match=r"BG_LO must be from 0 to the lowest .* \(0.5\), and is"):
+def test_invalid_values(bg_lo):
+    with pytest.raises(ValueError, match=r"BG_LO is .* must be from 0 to the lowest of .* \(0.5\)"):
         sample(bg_lo, [], [])

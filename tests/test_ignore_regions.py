@@ -49,9 +49,9 @@ boxes = st.lists(
 
 
 @given(boxes, boxes, st.sampled_from([0.0, 0.25, 0.5, 0.7, 1.0]))
-def test_same_as_slowly(proposals, regions, threshold):
+def test_agrees_with_counting_pixels(proposals, regions, threshold):
     """
-    The share of a RoI's pixels, of one unit each, that a region has.
+    Count pixels: a region covers a share of a RoI's.
     """
 
     def pixels(box):
@@ -78,33 +78,24 @@ def test_targets_without_regions_ignore_nothing():
     assert remove_ignored_proposals(proposals, [plain]) == proposals
 
 
-# An object at (10, 10), and a region of 40 x 40 at (40, 10). Proposals: on the object; on nothing;
-# in the region; half in it; an object's neighbor; the region itself.
 OBJECT, REGION = [10, 10, 30, 30], [40, 10, 80, 50]
+# Proposals on the object, on nothing, in the region, and half in it.
 ON_OBJECT, ON_NOTHING, INSIDE, HALF = (
-    [10, 10, 30, 28],
-    [0, 40, 20, 60],
-    [50, 20, 70, 40],
-    [
-        30,
-        20,
-        50,
-        40,
-    ],
-)
+    [10, 10, 30, 28], [0, 40, 20, 60], [50, 20, 70, 40], [30, 20, 50, 40],
+)  # fmt: skip
 
 
 @devices
 @pytest.mark.parametrize("name", ["HeuristicROIHeads", *(x for x in FAMILIES)])
 @pytest.mark.parametrize("threshold, ignored", [(0.7, [INSIDE]), (0.4, [INSIDE, HALF]), (1.0, [])])
-def test_no_heads_are_trained_on_them(device, name, threshold, ignored):
+def test_heads_do_not_train_on_them(device, name, threshold, ignored):
     options = dict(FAMILIES.get(name, {"MODEL__ROI_HEADS__NAME": name}))
     cfg = heads_config(
         **options, MODEL__OHEM__NMS_THRESH=1.0, MODEL__ROI_HEADS__IGNORE_IOA_THRESH=threshold
     )
     heads = build_heads(cfg, device=device)
     proposals = make_proposals([ON_OBJECT, ON_NOTHING, INSIDE, HALF]).to(device)
-    # A second object inside of the region: its own box is trained on.
+    # A second object, inside the region: its ground-truth box is trained on.
     targets = make_targets([OBJECT, [50, 22, 60, 32]], [1, 2], [REGION]).to(device)
     if name == "HeuristicROIHeads":
         with EventStorage():
@@ -136,11 +127,11 @@ def test_no_heads_are_trained_on_them(device, name, threshold, ignored):
 
 def test_later_stages_of_a_cascade_ignore_them_too():
     heads = build_heads(heads_config(**FAMILIES["CascadeROIHeads"], MODEL__OHEM__NMS_THRESH=1.0))
-    # Every box is predicted where it is, so all stages have the same RoIs.
+    # Boxes do not move, so all stages have the same RoIs.
     for predictor in heads.box_predictor:
         torch.nn.init.zeros_(predictor.bbox_pred.weight)
     targets = make_targets([OBJECT], [1], [])
-    # Covered by a region in later stages alone.
+    # The region covers INSIDE only in the later stages.
     proposals = heads.label_proposals([make_proposals([ON_NOTHING, INSIDE])], [targets])
     targets = make_targets([OBJECT], [1], [REGION])
     with EventStorage():

@@ -57,7 +57,7 @@ def test_all_is_there(cfg, tmp_path):
             0.1,
             "BG_LO 0.1 requires .* OHEMROIHeads ignores it",
         ),
-        ("DATASETS.DIFFICULT", "skip", "DIFFICULT is 'skip', .* one of: train, drop, ignore"),
+        ("DATASETS.DIFFICULT", "skip", "DIFFICULT is 'skip'. .* one of: train, drop, ignore"),
         ("DATASETS.TRAIN", (), "DATASETS.TRAIN is empty"),
         ("DATASETS.TRAIN", ("check_voc",), "check_voc, which is not registered. Did you mean"),
         ("DATASETS.TEST", ("zzz",), r"DATASETS.TEST names zzz, which is not registered\.$"),

@@ -61,7 +61,7 @@ def write(folder, examples, records, class_names=ODD_NAMES):
     return folder / "index.html", len(count)
 
 
-# Names of files, with what HTML, JavaScript and URLs could take for something else.
+# File names with special characters of HTML, JavaScript and URLs.
 FILES = [
     "<img src=x onerror=alert(1)>.jpg",
     "100%25 #1?.jpg",
@@ -73,7 +73,7 @@ FILES = [
 @pytest.fixture
 def small(tmp_path):
     """
-    The page of eight examples, two of each kind, on four images.
+    A page of eight examples, two of each kind, on four images.
     """
     names = [tmp_path / "photos" / x for x in FILES]
     for x in names:
@@ -90,7 +90,7 @@ def small(tmp_path):
 
 
 def losses(page):
-    # The text, because what is far below is not laid out.
+    # Not inner_text: tiles far below are not laid out.
     return [float(x.removeprefix("loss ")) for x in page.locator(".loss").all_text_contents()]
 
 
@@ -111,7 +111,7 @@ def test_names_are_shown_and_not_executed(small, open_page):
     assert [x.get_attribute("title") for x in page.locator(".tile").all()] == [
         x for x in FILES for _ in range(2)
     ]
-    # All pictures are there.
+    # All pictures exist.
     assert page.evaluate(
         "[...document.images].every(x => x.complete && x.naturalWidth > 0 || x.loading === 'lazy')"
     )
@@ -127,7 +127,7 @@ def test_filters(small, open_page):
     kinds.nth(3).uncheck()
     assert losses(page) == [5, 2.5, 6, 2]
     assert page.locator("#count").inner_text() == "4 of 8"
-    # The class that is annotated or predicted.
+    # The class may be the annotated or the predicted one.
     page.select_option("#class", "1")
     assert losses(page) == [5, 2.5]
     page.select_option("#class", "3")
@@ -150,7 +150,7 @@ def test_order(small, open_page):
     page.select_option("#sort", "-loss")
     assert losses(page) == [3, 4, 2.5, 5, 2, 6, 1.5, 7]
     page.select_option("#sort", "score")
-    assert losses(page) == [3, 4, 2.5, 5, 2, 6, 1.5, 7]  # a large loss has a low score here
+    assert losses(page) == [3, 4, 2.5, 5, 2, 6, 1.5, 7]  # scores fall as losses grow
     page.select_option("#sort", "image")
     assert losses(page) == [4, 3, 5, 2.5, 6, 2, 7, 1.5]
 
@@ -179,7 +179,7 @@ def test_a_click_shows_the_whole_image(small, open_page, scheme, viewport):
     assert str(path.parent.parent / "photos" / FILES[1]) in page.locator("#facts").inner_text()
     assert "1 more on this image" in page.locator("#facts").inner_text()
 
-    # The boxes are where the image has them: the white object is under the annotated one.
+    # The boxes lie on the image: the annotated one on the white object.
     image = page.locator("#whole img")
     assert image.evaluate("x => x.decode().then(() => [x.naturalWidth, x.naturalHeight])") == [
         *SIZE
@@ -212,7 +212,7 @@ def test_keys(small, open_page):
     assert "6 of 8" in page.locator("#facts").inner_text()
     page.keyboard.press("Escape")
     assert not page.locator("#viewer").is_visible()
-    # Only through what the filters leave.
+    # Only through the filtered examples.
     page.locator("#kinds input").nth(0).uncheck()
     page.locator(".tile").nth(0).click()
     assert page.locator("#previous").is_disabled()
@@ -229,7 +229,7 @@ def test_ten_thousand_examples(tmp_path, open_page):
     ]
     index, _ = write(tmp_path, examples, make_records([path]), ["cat", "dog"])
     page = open_page(index)
-    # What the browser lays out does not grow with the list.
+    # The number of tiles does not grow with the list.
     assert page.locator(".tile").count() == 240
     more = page.locator("section").nth(1).locator(".more")
     assert more.inner_text() == "Show 60 of 2440 more"
@@ -258,13 +258,13 @@ def test_pictures(tmp_path):
     write(tmp_path, [example], records)
 
     whole = cv2.imread(str(tmp_path / "images/000000.jpg"))
-    assert whole.shape == (683, 1024, 3)  # 1200 x 1800 made smaller
-    # A margin of .4 x 400 around the boxes: 720 x 620 pixels, made smaller by 240 / 720.
+    assert whole.shape == (683, 1024, 3)  # 1200 x 1800, shrunk
+    # A margin of .4 x 400 around the boxes: 720 x 620 pixels, shrunk by 240 / 720.
     crop = cv2.imread(str(tmp_path / "crops/000000.jpg"))
     assert crop.shape == (207, 240, 3)
     assert crop[:50].max() < 20 and crop[60:145, 60:180].min() > 235
 
-    # What is there already is not written again: a run that was stopped goes on.
+    # Existing pictures are kept, so an interrupted run can continue.
     (tmp_path / "images/000000.jpg").unlink()
     (tmp_path / "crops/000000.jpg").write_text("mine")
     write(tmp_path, [example], records)

@@ -11,7 +11,7 @@ from install_detectron2 import InstallError, bring_up_to_date, download_release
 SOURCES = {
     "detectron2/__init__.py": "",
     "detectron2/projects/__init__.py": "",
-    # As often as in the release: np.int 4, np.float 5, np.bool 8, np.str 1.
+    # The counts of the release: np.int 4, np.float 5, np.bool 8, np.str 1.
     "detectron2/numbers.py": "np.int, np.int, np.int\nx = np.int(np.float)\n"
     + "np.float64, np.int32, np.bool_, anp.int\n"
     + "np.float\n" * 4
@@ -42,7 +42,7 @@ def source(tmp_path):
     return tmp_path
 
 
-def test_brought_up_to_date(source, capsys):
+def test_bring_up_to_date(source, capsys):
     bring_up_to_date(source)
     assert (source / "detectron2/numbers.py").read_text() == (
         "int, int, int\nx = int(float)\n"
@@ -54,7 +54,7 @@ def test_brought_up_to_date(source, capsys):
     assert not (source / "projects").exists()
     assert "  8 x NumPy 1.24 removed np.bool" in capsys.readouterr().out
 
-    # The model zoo finds its files, and the extension's absence explains itself.
+    # The model zoo finds its files, and the missing extension explains itself.
     script = (
         "from detectron2 import _C, model_zoo\n"
         "print(open(model_zoo.f('a.yaml')).read())\n"
@@ -77,22 +77,22 @@ def test_brought_up_to_date(source, capsys):
         ("detectron2/model_zoo/__init__.py", '"configs"', '"config"'),
     ],
 )
-def test_a_source_that_looks_different_stops_it(source, file, old, new):
+def test_a_different_source_is_an_error(source, file, old, new):
     (source / file).write_text((source / file).read_text().replace(old, new))
     with pytest.raises(InstallError, match="is not the detectron2 0.5 that this script was"):
         bring_up_to_date(source)
 
 
-def test_a_source_with_the_extension_stops_it(source):
+def test_a_source_with_the_extension_is_an_error(source):
     (source / "detectron2/layers/csrc").mkdir(parents=True)
-    with pytest.raises(InstallError, match="has the extension"):
+    with pytest.raises(InstallError, match="unexpectedly has the extension"):
         bring_up_to_date(source)
 
 
 @pytest.fixture
 def index(monkeypatch):
     """
-    A package index whose content and address the tests can see and set.
+    A fake package index: tests set its files and see its address.
     """
     index = SimpleNamespace(files={install_detectron2.FILENAME: b"release"}, endpoint=None)
 
@@ -137,14 +137,14 @@ def test_another_file_is_not_installed(index, tmp_path):
         download_release(tmp_path)
 
 
-def test_what_is_there_is_left_alone(monkeypatch, capsys):
+def test_an_installed_detectron2_is_kept(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["install_detectron2.py"])
-    monkeypatch.setattr(install_detectron2, "run_pip", lambda *_: pytest.fail("it was not"))
+    monkeypatch.setattr(install_detectron2, "run_pip", lambda *_: pytest.fail("pip was run"))
     install_detectron2.main()
-    assert "left alone" in capsys.readouterr().out
+    assert "Keeping the installed detectron2" in capsys.readouterr().out
 
 
-def test_another_one_on_request(monkeypatch, tmp_path):
+def test_install_another(monkeypatch, tmp_path):
     calls = []
 
     def run_pip(*arguments):

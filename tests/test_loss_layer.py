@@ -1,4 +1,3 @@
-import loss_layer  # noqa: F401  (registers its heads)
 import pytest
 import torch
 from conftest import (
@@ -13,6 +12,8 @@ from conftest import (
     make_inputs,
     train_step,
 )
+
+from benchmarks.step_time import loss_layer  # noqa: F401  (registers its heads)
 
 
 @devices

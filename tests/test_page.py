@@ -1,5 +1,5 @@
 """
-The page that all pages extend, with a template of its own.
+The base page, with a template of this test.
 """
 
 import jinja2
@@ -48,7 +48,7 @@ def test_odd_names_are_shown(template, tmp_path, open_page, scheme):
     assert f"{text} on {background}" == light.get(scheme, "rgb(221, 221, 221) on rgb(22, 22, 22)")
 
 
-def test_an_unfinished_page_is_not_left(template, tmp_path):
+def test_a_failure_leaves_no_unfinished_page(template, tmp_path):
     (tmp_path / "index.html").write_text("mine")
     with pytest.raises(jinja2.UndefinedError, match="names"):
         write_page(tmp_path / "index.html", template)

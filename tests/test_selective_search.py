@@ -16,7 +16,7 @@ PHOTOGRAPHS = Path(__file__).parent.parent.parent / "shared" / "data" / "selecti
 
 def best_iou(boxes, proposals):
     """
-    Of each of `boxes` with the nearest of `proposals`.
+    IoU of each box with the nearest proposal.
     """
     boxes, proposals = (Boxes(torch.as_tensor(x, dtype=torch.float32)) for x in (boxes, proposals))
     return pairwise_iou(boxes, proposals).max(dim=1).values
@@ -28,12 +28,12 @@ def scenes():
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_boxes_of_what_is_plain_to_see(mode):
+def test_two_areas(mode):
     image = np.zeros((60, 80, 3), np.uint8)
     image[20:, :30] = 255
     boxes = selective_search(image, mode)
     assert boxes.dtype == np.float32
-    # The white area; the rest, whose box is all of the image.
+    # The white area, and the black one, whose box is the whole image.
     assert {(0, 20, 30, 60), (0, 0, 80, 60)} <= {tuple(x) for x in boxes.tolist()}
 
 
@@ -48,7 +48,7 @@ def test_the_boxes_of_opencv(mode, scenes):
         search.switchToSelectiveSearchQuality()
     expected = {(x, y, x + w, y + h) for x, y, w, h in search.process().tolist()}
     boxes = selective_search(image, mode)
-    assert len(boxes) == len(expected)  # none is there twice
+    assert len(boxes) == len(expected)  # no duplicates
     assert {tuple(x) for x in boxes.tolist()} == expected
     assert boxes.min() >= 0 and (boxes.max(axis=0) <= [208, 160, 208, 160]).all()
 
@@ -66,12 +66,12 @@ def test_same_boxes_in_the_same_order(scenes):
             assert np.array_equal(selective_search(image), expected)
     finally:
         cv2.setNumThreads(threads)
-    # The same pixels, in memory that goes the other way.
+    # The same pixels with a negative stride.
     mirrored = np.ascontiguousarray(image[:, ::-1])
     assert np.array_equal(selective_search(mirrored[:, ::-1]), expected)
 
 
-def test_finds_the_objects_of_clutter(scenes):
+def test_finds_the_objects_in_clutter(scenes):
     ious = []
     for image, annotations in scenes:
         objects = [x.box for x in annotations if not x.difficult]
@@ -86,15 +86,15 @@ def test_finds_the_boxes_of_fast_rcnns_authors(name):
     from scipy.io import loadmat
 
     expected = loadmat(PHOTOGRAPHS / f"{name}_boxes.mat")["boxes"].astype(np.float32)
-    expected += [0, 0, 1, 1]  # their last column and row are in the box
+    expected += [0, 0, 1, 1]  # theirs include the last column and row
     ious = best_iou(expected, selective_search(cv2.imread(str(PHOTOGRAPHS / f"{name}.jpg"))))
-    # .88 and .86 with OpenCV 4.14. Theirs is another implementation.
+    # .88 and .86 with OpenCV 4.14; the authors used another implementation.
     assert (ious >= 0.5).float().mean() > 0.8
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("height, width", [(1, 1), (1, 50), (50, 1), (2, 3), (40, 60)])
-def test_an_image_of_one_color_is_one_box(height, width, mode):
+def test_a_featureless_image_is_one_box(height, width, mode):
     for value in (0, 128, 255):
         image = np.full((height, width, 3), value, np.uint8)
         assert selective_search(image, mode).tolist() == [[0, 0, width, height]]
@@ -116,7 +116,7 @@ def test_other_images_are_refused(image):
 
 
 def test_other_modes_are_refused():
-    with pytest.raises(ValueError, match="mode is 'slow', .*fast.*quality"):
+    with pytest.raises(ValueError, match="mode is 'slow'. .*fast.*quality"):
         selective_search(np.zeros((20, 30, 3), np.uint8), "slow")
 
 

@@ -9,7 +9,7 @@ import setup_environment
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """
-    A project whose environment is set up by commands that are only written down.
+    A project whose set-up commands are recorded, not run.
     """
     (tmp_path / "tools").mkdir()
     for name in ("requirements.txt", "setup.py", "tools/install_detectron2.py"):
@@ -26,7 +26,7 @@ def project(tmp_path, monkeypatch):
 def set_up(project, monkeypatch, *arguments, fail_at=None):
     """
     Returns:
-        list[str]: what was done
+        list[str]: the steps
     """
     done = []
 
@@ -51,18 +51,18 @@ def set_up(project, monkeypatch, *arguments, fail_at=None):
 EVERYTHING = ["venv", "requirements", "--reinstall"]
 
 
-def test_made_once(project, monkeypatch):
+def test_created_once(project, monkeypatch):
     assert set_up(project, monkeypatch) == EVERYTHING
     assert set_up(project, monkeypatch) == []
 
 
 @pytest.mark.parametrize("fail_at", ["venv", "requirements.txt"])
-def test_made_anew_after_a_failure(project, monkeypatch, fail_at):
+def test_created_again_after_a_failure(project, monkeypatch, fail_at):
     with pytest.raises(subprocess.CalledProcessError):
         set_up(project, monkeypatch, fail_at=fail_at)
     assert set_up(project, monkeypatch) == EVERYTHING
 
-    # The same when it was up to date before.
+    # Also if it was up to date before.
     (project / "requirements.txt").write_text("changed")
     with pytest.raises(subprocess.CalledProcessError):
         set_up(project, monkeypatch, fail_at=fail_at)
@@ -85,7 +85,7 @@ def test_follows_the_requirements_and_the_installer(project, monkeypatch):
 
 def test_follows_python(project, monkeypatch):
     set_up(project, monkeypatch)
-    (project / ".venv/bin/python").unlink()  # or rather, what it was a link to
+    (project / ".venv/bin/python").unlink()  # as if its target was removed
     assert set_up(project, monkeypatch) == EVERYTHING
     stamp = project / ".venv/made_from.json"
     stamp.write_text(json.dumps({**json.loads(stamp.read_text()), "python": "3.9.1"}))
@@ -100,6 +100,6 @@ def test_the_chosen_detectron2_stays(project, monkeypatch):
     assert set_up(project, monkeypatch) == []
     (project / "tools/install_detectron2.py").write_text("changed")
     assert set_up(project, monkeypatch) == []
-    # Also in an environment that has to be made anew.
+    # Also in an environment that is created again.
     (project / "requirements.txt").write_text("changed")
     assert set_up(project, monkeypatch) == ["venv", "requirements", "--from git+https://somewhere"]

@@ -26,7 +26,7 @@ def test_regions_go_to_the_device_with_the_objects(device):
     assert targets.image_size == (20, 30)
 
 
-def test_regions_are_no_objects():
+def test_regions_are_not_objects():
     targets = make()
     assert len(targets) == 2
     assert set(targets.get_fields()) == {"gt_boxes", "gt_classes"}
@@ -34,7 +34,7 @@ def test_regions_are_no_objects():
     assert len(plain) == 4
 
 
-def test_regions_stay_when_objects_are_chosen():
+def test_regions_stay_when_objects_are_selected():
     targets = make()[torch.tensor([False, False])]
     assert len(targets) == 0 and len(targets.ignore_boxes) == 1
 

@@ -79,7 +79,7 @@ def test_vgg16(vgg16):
 
 @torch.no_grad()
 def test_squeezenet():
-    # Convolution and pooling without padding, rounded up: the stride is not what is left of 224.
+    # Convolution and pooling without padding, rounded up: 224 / size is not the stride.
     features = torchvision.models.squeezenet1_0(weights=None).features
     backbone = TorchvisionBackbone(features)
     assert backbone._out_feature_strides == {"stage1": 2, "stage2": 4, "stage3": 8, "stage4": 16}
@@ -95,7 +95,7 @@ def test_names_are_torchvisions(vgg16):
         assert list(TorchvisionBackbone(features).state_dict()) == expected
 
 
-def test_layers_after_the_last_output_are_left_out():
+def test_layers_after_the_last_output_are_dropped():
     backbone = TorchvisionBackbone(small_features(), ["stage2"])
     assert [type(x) for x in backbone.features] == [
         nn.Conv2d,
@@ -125,7 +125,7 @@ def test_families(name, strides, channels):
     (last,) = backbone.output_shape().values()
     assert last == ShapeSpec(channels=channels, stride=strides[-1])
     with torch.no_grad():
-        # Also an image that is smaller than the stride.
+        # The second image is smaller than the stride.
         for height, width in [(96, 64), (5, 100)]:
             (features,) = backbone(torch.rand(1, 3, height, width)).values()
             assert features.shape[1] == channels and features.isfinite().all()
@@ -199,7 +199,7 @@ def test_real_weights(tmp_path):
     backbone.load_state_dict({k: v for k, v in weights.items() if k.startswith("features.")})
     torch.testing.assert_close(backbone(image)["stage4"], expected.features(image))
 
-    # detectron2 finds the names within a model as well.
+    # detectron2's heuristic matches the names within a model too.
     file = tmp_path / "weights.pth"
     torch.save({"model": weights, "matching_heuristics": True}, file)
     model = nn.ModuleDict({"backbone": build_backbone(config("squeezenet1_0"))})
@@ -212,7 +212,7 @@ def test_real_weights(tmp_path):
     [
         ("squeezenet1", {}, "MODEL.TORCHVISION.NAME is 'squeezenet1'.*Did you mean squeezenet1_"),
         # Building it would download the weights of its backbone.
-        ("fasterrcnn_resnet50_fpn", {}, "none of torchvision's image classifiers"),
+        ("fasterrcnn_resnet50_fpn", {}, "not an image classifier of torchvision"),
         ("resnet18", {}, "MODEL.TORCHVISION.NAME is resnet18.*build_resnet_backbone"),
         (
             "squeezenet1_1",
@@ -223,7 +223,7 @@ def test_real_weights(tmp_path):
         ("squeezenet1_1", {"freeze_at": -1}, "MODEL.BACKBONE.FREEZE_AT is -1.*from 0 to 4"),
     ],
 )
-def test_what_config_cannot_have(name, options, message):
+def test_invalid_configs(name, options, message):
     with pytest.raises(ValueError, match=message):
         build_backbone(config(name, **options))
 
@@ -237,6 +237,6 @@ def test_what_config_cannot_have(name, options, message):
         (torchvision.models.swin_t(weights=None).features, r"Layer 0 \(Sequential\) does not"),
     ],
 )
-def test_what_is_no_backbone(features, message):
+def test_layers_that_do_not_make_a_backbone(features, message):
     with pytest.raises(ValueError, match=message):
         TorchvisionBackbone(features)

@@ -25,8 +25,8 @@ def build(freeze_at):
 
 def norm_by_hand(x):
     """
-    Section 3.3 of Krizhevsky et al. 2012, with Caffe's alpha, which is divided by the number of
-    channels of a sum: x_c / (2 + 5e-4 / 5 * sum of the squares from c - 2 to c + 2) ^ 0.75.
+    Section 3.3 of Krizhevsky et al. 2012. Caffe divides alpha by the number of channels summed:
+    x_c / (2 + 5e-4 / 5 * sum of the squares from c - 2 to c + 2) ^ 0.75.
     """
     out = np.empty_like(x)
     for c in range(x.shape[0]):
@@ -37,7 +37,7 @@ def norm_by_hand(x):
 
 def pool_by_hand(x):
     """
-    The largest of windows of 3x3 every 2. Caffe rounds their number up: the last may stick out.
+    Maximum over 3x3 windows with stride 2. Caffe rounds their number up: the last may stick out.
     """
     height, width = (math.ceil((size - 3) / 2) + 1 for size in x.shape[1:])
     out = np.empty((x.shape[0], height, width))
@@ -73,7 +73,7 @@ def test_by_hand(size):
 
 
 def test_norm_in_half_precision():
-    # 300^2 is more than float16 holds. The sum of the squares of five such channels is 450,000:
+    # 300^2 overflows float16. The squares of five such channels sum to 450,000:
     # 300 / (2 + 1e-4 * 450,000)^0.75 = 300 / 47^0.75 = 16.7
     norm = LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)
     x = norm(torch.full((1, 5, 1, 1), 300.0, dtype=torch.float16))

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """
-Write the proposal file of a dataset with the boxes of selective search, for Fast R-CNN.
+Compute the selective-search boxes of a dataset and write its proposal file, for Fast R-CNN.
 
     python tools/compute_proposals.py clutter_voc_train clutter_voc_train.pkl
 
-A run that was stopped in any way goes on when the same command is given again.
+To continue an interrupted run, repeat the command.
 """
 
 import argparse
@@ -28,19 +28,19 @@ from ohem_d2.engine import InputError
 from ohem_d2.engine.input_checks import check_dataset
 from ohem_d2.utils.partial_results import PartialResults
 
-MAX_NAMED = 20  # images that are named in an error
+MAX_LISTED = 20  # failed images in an error message
 
 
 class Result(NamedTuple):
     image_id: str
     size: Optional[tuple[int, int]] = None  # height, width
-    boxes: Optional[np.ndarray] = None  # (R, 4) of float32
-    error: str = ""  # if there are none
+    boxes: Optional[np.ndarray] = None  # (R, 4) float32
+    error: str = ""  # if there are no boxes
 
 
 class SelectiveSearch(Dataset):
     """
-    The results of the images of a dataset, as a dataset: workers of a DataLoader compute them.
+    The results for the images of a dataset, computed by the workers of a DataLoader.
     """
 
     def __init__(self, dataset_dicts: list[dict], mode: str) -> None:
@@ -54,28 +54,28 @@ class SelectiveSearch(Dataset):
         record = self.dataset_dicts[i]
         image_id = str(record["image_id"])
         try:
-            # As the data loader reads it in training: turned as the camera was.
+            # Applies the EXIF orientation, as in training.
             image = read_image(record["file_name"], format="BGR")
             check_image_size(dict(record), image)
             return Result(image_id, image.shape[:2], selective_search(image, self.mode))
-        except Exception as e:  # what a broken image raises depends on its format
+        except Exception as e:  # a broken image may raise anything
             return Result(image_id, error=f"{record['file_name']}: {type(e).__name__}: {e}")
 
 
-def one_thread(worker_id: int) -> None:
+def use_one_thread(worker_id: int) -> None:
     import cv2
 
-    cv2.setNumThreads(1)  # there are as many workers as cores
+    cv2.setNumThreads(1)  # there is a worker for each core
 
 
-def as_it_is(result: Result) -> Result:
+def identity(result: Result) -> Result:
     return result
 
 
 def describe_run(dataset: str, dataset_dicts: list[dict], mode: str) -> str:
     """
     Returns:
-        str: a line of JSON. The results of two runs with the same one can be mixed.
+        str: a line of JSON. Results of runs with the same description can be mixed.
     """
     import cv2
 
@@ -94,17 +94,17 @@ def compute(
     dataset_dicts: list[dict], mode: str, processes: int, partial: PartialResults, bar: tqdm
 ) -> list[Result]:
     """
-    Append the results of images to the partial ones, and advance the bar by them.
+    Append the results to the partial ones, and advance the bar.
 
     Returns:
-        list[Result]: those with an error, which are not appended, in the order of the dataset.
+        list[Result]: the failures, which are not appended, in the order of the dataset.
     """
     loader = DataLoader(
         SelectiveSearch(dataset_dicts, mode),
         batch_size=None,
         num_workers=processes,
-        collate_fn=as_it_is,
-        worker_init_fn=one_thread,
+        collate_fn=identity,
+        worker_init_fn=use_one_thread,
     )
     failed = []
     for result in loader:
@@ -116,69 +116,77 @@ def compute(
     return failed
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("dataset", help="the name of a dataset that is registered in detectron2")
-    parser.add_argument("output", type=Path, help="the proposal file to write")
-    parser.add_argument("--mode", choices=MODES, default="fast", help="by default fast")
-    parser.add_argument(
-        "--processes",
-        type=int,
-        default=len(os.sched_getaffinity(0)),
-        help="worker processes, by default one for each core; 0: none beside this one",
-    )
-    args = parser.parse_args()
-    partial_path = args.output.with_name(f"{args.output.name}.partial")
+def run(dataset: str, output: Path, mode: str, processes: int) -> str:
+    """
+    Returns:
+        str: what was written.
+
+    Raises:
+        ImportError, InputError: if selective search or the input cannot be used.
+    """
+    import_segmentation()
+    check_dataset(dataset, "the command line")
+    if output.exists():
+        raise InputError(f"{output} already exists. Move it away to compute it again.")
+    dataset_dicts = DatasetCatalog.get(dataset)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial_path = output.with_name(f"{output.name}.partial")
     try:
-        import_segmentation()
-        check_dataset(args.dataset, "the command line")
-        if args.output.exists():
-            raise InputError(f"{args.output} is there already. Move it away to compute it anew.")
-        dataset_dicts = DatasetCatalog.get(args.dataset)
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-    except (ImportError, InputError) as e:
-        sys.exit(f"compute_proposals.py: {e}")
-    description = describe_run(args.dataset, dataset_dicts, args.mode)
-    try:
-        partial = PartialResults(partial_path, description)
+        partial = PartialResults(partial_path, describe_run(dataset, dataset_dicts, mode))
     except ValueError as e:
-        sys.exit(f"compute_proposals.py: {e}")
+        raise InputError(str(e)) from e
 
     done = {Result(*x).image_id for x in partial.results}
     if done:
-        print(
-            f"Going on with {partial_path}: {len(done)} of {len(dataset_dicts)} images are there."
-        )
+        print(f"Continuing {partial_path}: {len(done)} of {len(dataset_dicts)} images are done.")
     remaining = [x for x in dataset_dicts if str(x["image_id"]) not in done]
-    kept = f"What is done is in {partial_path}: the same command goes on from there."
+    hint = f"Finished images are in {partial_path}: repeat the command to continue."
     try:
         with partial, tqdm(total=len(dataset_dicts), initial=len(done), unit="image") as bar:
-            failed = compute(remaining, args.mode, args.processes, partial, bar)
+            failed = compute(remaining, mode, processes, partial, bar)
     except KeyboardInterrupt:
-        sys.exit(f"\nStopped. {kept}")
-    except RuntimeError as e:  # of the DataLoader: a worker was killed, mostly for its memory
-        sys.exit(f"compute_proposals.py: {e}\n{kept} Fewer --processes need less memory.")
+        sys.exit(f"\nStopped. {hint}")
+    except RuntimeError as e:  # DataLoader: a worker was killed, mostly for its memory
+        raise InputError(f"{e}\n{hint} Fewer --processes need less memory.") from e
 
     if failed:
-        lines = [f"  image {x.image_id}: {x.error}" for x in failed[:MAX_NAMED]]
-        if len(failed) > MAX_NAMED:
-            lines.append(f"  and {len(failed) - MAX_NAMED} more")
-        sys.exit(
-            f"compute_proposals.py: {len(failed)} of {len(dataset_dicts)} images failed:\n"
+        lines = [f"  image {x.image_id}: {x.error}" for x in failed[:MAX_LISTED]]
+        if len(failed) > MAX_LISTED:
+            lines.append(f"  and {len(failed) - MAX_LISTED} more")
+        raise InputError(
+            f"{len(failed)} of {len(dataset_dicts)} images failed:\n"
             + "\n".join(lines)
-            + f"\nRepair them or take them out of the dataset. {kept}"
+            + f"\nRepair them or remove them from the dataset. {hint}"
         )
     by_id = {x.image_id: x for x in (Result(*x) for x in partial.results)}
     results = [by_id[str(x["image_id"])] for x in dataset_dicts]
     proposals = make_proposals(
         [x.image_id for x in results], [x.boxes for x in results], [x.size for x in results]
     )
-    write_proposals(args.output, proposals)
+    write_proposals(output, proposals)
     partial_path.unlink()
     num_boxes = sum(len(x.boxes) for x in results)
-    print(f"{args.output}: {num_boxes} proposals of {len(results)} images")
+    return f"{output}: {num_boxes} proposals for {len(results)} images"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("dataset", help="name of a dataset registered in detectron2")
+    parser.add_argument("output", type=Path, help="proposal file to write")
+    parser.add_argument("--mode", choices=MODES, default="fast", help="default: fast")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        help="worker processes (default: one per core); 0: work in the main process",
+    )
+    args = parser.parse_args()
+    try:
+        print(run(args.dataset, args.output, args.mode, args.processes))
+    except (ImportError, InputError) as e:
+        sys.exit(f"compute_proposals.py: {e}")
 
 
 if __name__ == "__main__":

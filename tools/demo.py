@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """
-Train a small detector on made images with detectron2's heuristic sampling and with online hard
-example mining, evaluate both, and write a page that shows them side by side.
+Train a small detector on synthetic images with random sampling of RoIs and with online hard
+example mining, evaluate both, and write a page that compares them.
 """
 
 import argparse
@@ -10,11 +10,12 @@ import shutil
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
+from statistics import median
 
 import torch
 from detectron2 import __version__ as detectron2_version
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.data.detection_utils import convert_image_to_rgb
@@ -22,25 +23,26 @@ from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from detectron2.utils.env import seed_all_rng
 from PIL import Image
+from tabulate import tabulate
 from tqdm import tqdm
 
-from ohem_d2.data.datasets.clutter import NUM_IMAGES, generate_clutter
+from ohem_d2.checkpoint import load_model
+from ohem_d2.data.datasets.clutter import CLASS_NAMES, NUM_IMAGES, generate_clutter
 from ohem_d2.engine import InputError, fall_back_to_cpu, load_config
 from ohem_d2.evaluation import build_mean_roi_loss_loader, features_and_rois, mean_roi_loss
 from ohem_d2.utils import read_metrics
-from ohem_d2.visualization.boxes import detect, draw_detections
 from ohem_d2.visualization.curves import Run, draw_curves
+from ohem_d2.visualization.detections import draw_detections
 from ohem_d2.visualization.hard_rois import draw_hard_rois
 from ohem_d2.visualization.page import write_page
-from ohem_d2.visualization.report import compare
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = {
-    "heuristic sampling": ROOT / "configs/demo/faster_rcnn_R_18.yaml",
+    "random sampling": ROOT / "configs/demo/faster_rcnn_R_18.yaml",
     "OHEM": ROOT / "configs/demo/faster_rcnn_R_18_ohem.yaml",
 }
 DATASETS = {"VOC": "clutter_voc_test", "COCO": "clutter_coco_test"}
-NUM_LOSS_IMAGES = 60  # training images that the mean loss over all RoIs is measured on
+NUM_LOSS_IMAGES = 60  # training images for the mean loss over all RoIs
 NUM_PICTURES = 4
 
 
@@ -66,30 +68,30 @@ def train(config: Path, folder: Path, options: list[str], iterations: int, bar: 
             while pid == 0:
                 time.sleep(0.5)
                 pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+                # The final evaluation logs an iteration beyond the last.
                 done = max((x["iteration"] + 1 for x in read_metrics(folder)), default=0)
-                # What the evaluation logs comes after the last iteration.
                 bar.update(first + min(done, iterations) - bar.n)
         except BaseException:
             process.kill()
             raise
-    process.returncode = os.waitstatus_to_exitcode(status)  # os.wait4 has not told Popen
+    process.returncode = os.waitstatus_to_exitcode(status)  # Popen does not know of os.wait4
     if process.returncode != 0:
         lines = (folder / "console.txt").read_text().splitlines()
         bar.close()
-        sys.exit("\n".join([*lines[-15:], f"Training failed; all of its output: {console.name}"]))
+        sys.exit("\n".join([*lines[-15:], f"Training failed. Full output: {console.name}"]))
     return usage.ru_maxrss / 1024  # from KiB
 
 
-def load_model(cfg: CfgNode, weights: Path) -> torch.nn.Module:
-    model = build_model(cfg)
-    DetectionCheckpointer(model).load(str(weights))
-    return model.eval()
+def load_checkpoint(cfg: CfgNode, file: Path) -> torch.nn.Module:
+    cfg = cfg.clone()
+    cfg.MODEL.WEIGHTS = str(file)
+    return load_model(cfg)
 
 
 def measure_mean_roi_loss(cfg: CfgNode, folder: Path, inputs: list[dict]) -> dict[int, float]:
     """
     Returns:
-        dict[int, float]: for the iteration of each checkpoint.
+        dict[int, float]: mean loss over all RoIs by the iteration of the checkpoint.
     """
     checkpoints = {
         int(file.stem.removeprefix("model_")) + 1: file
@@ -97,25 +99,25 @@ def measure_mean_roi_loss(cfg: CfgNode, folder: Path, inputs: list[dict]) -> dic
     }
     checkpoints[cfg.SOLVER.MAX_ITER] = folder / "model_final.pth"
     return {
-        iteration: mean_roi_loss(load_model(cfg, file), [[x] for x in inputs])
+        iteration: mean_roi_loss(load_checkpoint(cfg, file), [[x] for x in inputs])
         for iteration, file in checkpoints.items()
     }
 
 
-@torch.no_grad()
-def find_hard_rois(model: torch.nn.Module, inputs: dict, num_classes: int) -> tuple[Instances, str]:
+def find_hard_rois(model: torch.nn.Module, inputs: dict) -> tuple[Instances, str]:
     """
     Returns:
         (Instances, str): the RoIs that mining keeps, with their losses; and a title.
     """
+    heads = model.roi_heads
     features, rois = features_and_rois(model, [inputs])
-    rois = model.roi_heads.compute_roi_losses(features, rois)
-    (hard,) = model.roi_heads.select_hard_rois(rois)
-    fg = int((hard.gt_classes < num_classes).sum())
+    (hard,) = heads.select_hard_rois(heads.compute_roi_losses(features, rois))
+    fg = int((hard.gt_classes < heads.num_classes).sum())
     title = f"{len(hard)} of {len(rois[0])} RoIs kept: {fg} foreground, {len(hard) - fg} background"
     return hard.to("cpu"), title
 
 
+@torch.no_grad()
 def draw_pictures(
     output: Path,
     models: dict[str, torch.nn.Module],
@@ -123,43 +125,61 @@ def draw_pictures(
     test_inputs: list[dict],
     image_format: str,
 ) -> None:
-    def rgb(inputs: dict):
-        return convert_image_to_rgb(inputs["image"].permute(1, 2, 0), image_format)
+    def rgb(inputs: list[dict]) -> list:
+        images = [x["image"].permute(1, 2, 0) for x in inputs]
+        return [convert_image_to_rgb(x, image_format) for x in images]
 
-    metadata = MetadataCatalog.get(DATASETS["VOC"])
-    draw_detections(
-        output / "detections.jpg",
-        [rgb(x) for x in test_inputs],
-        [x["instances"] for x in test_inputs],
-        {name: [detect(model, x) for x in test_inputs] for name, model in models.items()},
-        metadata.thing_classes,
-    )
-    hard = [find_hard_rois(models["OHEM"], x, len(metadata.thing_classes)) for x in train_inputs]
-    rois, titles = zip(*hard, strict=True)
-    picture = draw_hard_rois(
-        [rgb(x) for x in train_inputs],
-        [x["instances"].gt_boxes for x in train_inputs],
-        rois,
-        len(metadata.thing_classes),
-        titles,
-    )
-    Image.fromarray(picture).save(output / "hard_rois.jpg", quality=90)
+    def detect(model: torch.nn.Module) -> list[Instances]:
+        # Without "height" and "width", in the coordinates of the image given.
+        return [model([{"image": x["image"]}])[0]["instances"].to("cpu") for x in test_inputs]
+
+    rois, titles = zip(*[find_hard_rois(models["OHEM"], x) for x in train_inputs], strict=True)
+    objects = [x["instances"].gt_boxes for x in train_inputs]
+    pictures = {
+        "detections.jpg": draw_detections(
+            rgb(test_inputs),
+            [x["instances"] for x in test_inputs],
+            {name: detect(model) for name, model in models.items()},
+            MetadataCatalog.get(DATASETS["VOC"]).thing_classes,
+        ),
+        "hard_rois.jpg": draw_hard_rois(rgb(train_inputs), objects, rois, len(CLASS_NAMES), titles),
+    }
+    for name, picture in pictures.items():
+        Image.fromarray(picture).save(output / name, quality=90)
 
 
 def first_images(cfg: CfgNode, dataset: str, count: int) -> list[dict]:
-    inputs = []
-    for batch in build_mean_roi_loss_loader(cfg, dataset):
-        inputs.extend(batch)
-        if len(inputs) >= count:
-            break
-    return inputs[:count]
+    loader = build_mean_roi_loss_loader(cfg, dataset)  # batches of one
+    return [x for batch in islice(loader, count) for x in batch]
+
+
+def make_table(runs: list[Run], tablefmt: str) -> str:
+    """
+    A column for each run.
+    """
+    rows = {}
+    for label, dataset in DATASETS.items():
+        for metric, title in [("AP", "mAP, IoU .5 to .95"), ("AP50", "AP50")]:
+            name = f"{dataset}/bbox/{metric}"
+            rows[f"{title}, {label}"] = [f"{x.series(name)[1][-1]:.1f}" for x in runs]
+    losses = [list(x.mean_roi_loss.values())[-1] for x in runs]
+    rows["mean loss over all RoIs"] = [f"{x:.4f}" for x in losses]
+    rows["seconds per iteration"] = [f"{median(x.series('time')[1]):.3f}" for x in runs]
+    rows["peak memory of the process, MiB"] = [f"{x.peak_memory:.0f}" for x in runs]
+    return tabulate(
+        [[label, *values] for label, values in rows.items()],
+        headers=["", *(x.name for x in runs)],
+        colalign=["left"] + ["right"] * len(runs),
+        disable_numparse=True,  # keep the digits
+        tablefmt=tablefmt,
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=ROOT / "output" / "demo")
     parser.add_argument(
-        "opts", nargs="*", help="options of both configs, such as SOLVER.MAX_ITER 60"
+        "opts", nargs="*", help="options for both configs, such as SOLVER.MAX_ITER 60"
     )
     args = parser.parse_args()
     started = time.monotonic()
@@ -174,15 +194,13 @@ def main() -> None:
         previous = args.output.with_name(f"{args.output.name}.previous")
         shutil.rmtree(previous, ignore_errors=True)
         args.output.rename(previous)
-        print(f"An earlier output is kept in {previous}")
+        print(f"Moved the previous output to {previous}")
     args.output.mkdir(parents=True)
     datasets = os.path.abspath(os.getenv("DETECTRON2_DATASETS", "datasets"))
-    print(f"1/4 The dataset, in {generate_clutter(datasets)}", flush=True)
+    print(f"1/4 Dataset: {generate_clutter(datasets)}", flush=True)
 
-    weights = args.output.resolve() / "initial_weights.pth"
-    for cfg in configs.values():
-        cfg.MODEL.WEIGHTS = str(weights)
     cfg = configs["OHEM"]
+    weights = args.output.resolve() / "initial_weights.pth"
     write_initial_weights(weights, cfg)
 
     print("2/4 Training and evaluating both detectors", flush=True)
@@ -194,7 +212,7 @@ def main() -> None:
             options = ["MODEL.WEIGHTS", str(weights), "OUTPUT_DIR", str(folders[name]), *args.opts]
             peak_memory[name] = train(file, folders[name], options, cfg.SOLVER.MAX_ITER, bar)
 
-    print("3/4 Mean loss over all RoIs, of each checkpoint", flush=True)
+    print("3/4 Mean loss over all RoIs of each checkpoint", flush=True)
     train_inputs = first_images(cfg, cfg.DATASETS.TRAIN[0], NUM_LOSS_IMAGES)
     runs = [
         Run(
@@ -208,27 +226,25 @@ def main() -> None:
 
     print("4/4 Pictures", flush=True)
     draw_curves(args.output / "curves.png", runs)
-    draw_pictures(
-        args.output,
-        {name: load_model(configs[name], folders[name] / "model_final.pth") for name in CONFIGS},
-        train_inputs[:NUM_PICTURES],
-        first_images(cfg, DATASETS["VOC"], NUM_PICTURES),
-        cfg.INPUT.FORMAT,
-    )
-    table = compare(runs, DATASETS)
+    models = {
+        name: load_checkpoint(configs[name], folder / "model_final.pth")
+        for name, folder in folders.items()
+    }
+    test_inputs = first_images(cfg, DATASETS["VOC"], NUM_PICTURES)
+    draw_pictures(args.output, models, train_inputs[:NUM_PICTURES], test_inputs, cfg.INPUT.FORMAT)
     minutes = (time.monotonic() - started) / 60
     page = args.output / "index.html"
     write_page(
         page,
         "report.html",
-        table=table,
+        table=make_table(runs, "html"),
         num_images=NUM_IMAGES,
         iterations=cfg.SOLVER.MAX_ITER,
         num_loss_images=len(train_inputs),
-        footer=f"Made by make demo in {minutes:.1f} minutes, on {cfg.MODEL.DEVICE}, with "
-        f"PyTorch {torch.__version__} and detectron2 {detectron2_version}.",
+        footer=f"make demo took {minutes:.1f} minutes on {cfg.MODEL.DEVICE}, with PyTorch "
+        f"{torch.__version__} and detectron2 {detectron2_version}.",
     )
-    print(f"\n{table}\n\nIn {minutes:.1f} minutes. Open {page}")
+    print(f"\n{make_table(runs, 'simple')}\n\nDone in {minutes:.1f} minutes. Open {page}")
 
 
 if __name__ == "__main__":

@@ -2,15 +2,15 @@
 """
 Install detectron2 into the environment of the Python that runs this.
 
-Its authors publish no package on the package index. By default this installs detectron2 0.5 from
-``detectron2-cdo``, a third party's upload that is pinned here by its hash, brought up to date for
-today's PyTorch, NumPy, Pillow and setuptools. ``--from`` installs any other detectron2 instead:
+Its authors do not publish it on the package index. By default this installs detectron2 0.5 from
+``detectron2-cdo``, a third party's upload pinned here by its hash, and updates it for today's
+PyTorch, NumPy, Pillow and setuptools. ``--from`` installs any other detectron2 instead:
 
     python tools/install_detectron2.py
     python tools/install_detectron2.py --from git+https://github.com/facebookresearch/detectron2
 
-torch and torchvision have to be there already. A detectron2 that is already there is left alone,
-unless ``--from`` or ``--reinstall`` asks for another.
+torch and torchvision must be installed. An installed detectron2 is kept unless ``--from`` or
+``--reinstall`` is given.
 """
 
 import argparse
@@ -32,9 +32,9 @@ SHA256 = "53c9e79e9cc943e80419c588ea44b5479507a8628ed14a4e06bd093e29311b18"
 
 
 class Substitution(NamedTuple):
-    pattern: str  # regular expression, searched in every .py file of the release
+    pattern: str  # regular expression, for every .py file of the release
     replacement: str
-    count: int  # how often it occurs in the release whose hash is pinned above
+    count: int  # occurrences in the release pinned above
     reason: str
 
 
@@ -55,15 +55,15 @@ SUBSTITUTIONS = [
         r'os\.path\.join\("configs", config_path\)\s*\)',
         'str(resources.files("detectron2.model_zoo").joinpath("configs", config_path))',
         1,
-        "the model zoo finds its files with importlib instead",
+        "setuptools 82 removed pkg_resources, which the model zoo uses",
     ),
 ]
 
-# The release was uploaded without detectron2's C++ sources. Reading an attribute that is not there
-# is an AttributeError, so that hasattr(_C, name) tells whether an operator can be used.
+# The release lacks detectron2's C++ sources. A missing attribute is an AttributeError, so that
+# hasattr(_C, name) tells whether an operator exists.
 STAND_IN_FOR_EXTENSION = '''\
 """
-Stands in for detectron2's compiled extension, which this installation does not have.
+Replaces detectron2's compiled extension, which this installation lacks.
 """
 
 
@@ -88,8 +88,8 @@ def __getattr__(name):
     )
 '''
 
-# Replaces the release's own setup.py, which builds the extension and asks for black==21.4b2 and
-# iopath<0.1.10. What it requires here is what upstream's main branch requires.
+# Replaces the release's setup.py, which builds the extension and requires black==21.4b2 and
+# iopath<0.1.10. These are the requirements of upstream's main branch.
 SETUP_PY = """\
 from setuptools import find_packages, setup
 
@@ -123,18 +123,17 @@ setup(
 
 
 class InstallError(Exception):
-    """Says what went wrong and what to do about it."""
+    """The message says what went wrong and names the remedy."""
 
 
 def download_release(folder: Path) -> Path:
     """
-    Download the release from the package index that pip uses (``PIP_INDEX_URL``, or else
-    pip's configuration), and check its hash. No code of it runs.
+    Download the release from ``PIP_INDEX_URL`` or PyPI, and check its hash. Runs none of its code.
     """
     try:
         from pypi_simple import PYPI_SIMPLE_ENDPOINT, PyPISimple, tqdm_progress_factory
     except ImportError as e:
-        raise InstallError("pypi-simple downloads the release: pip install pypi-simple") from e
+        raise InstallError("The download needs pypi-simple: pip install pypi-simple") from e
 
     index = os.environ.get("PIP_INDEX_URL") or PYPI_SIMPLE_ENDPOINT
     path = folder / FILENAME
@@ -149,17 +148,17 @@ def download_release(folder: Path) -> Path:
     if digest != SHA256:
         raise InstallError(
             f"{FILENAME} has the sha256 {digest}, not the expected {SHA256}. "
-            "It is not the file that this script was written for, and was not installed."
+            "It is not the file that this script was written for. Nothing was installed."
         )
     return path
 
 
 def bring_up_to_date(source: Path) -> None:
     """
-    Apply all substitutions to the unpacked release in ``source``.
+    Update the unpacked release in ``source``.
 
     Raises:
-        InstallError: if the source does not look as it should.
+        InstallError: if the source is not as expected.
     """
     shutil.rmtree(source / "tools")  # scripts that are not part of the package
     files = sorted(source.rglob("*.py"))
@@ -172,16 +171,16 @@ def bring_up_to_date(source: Path) -> None:
                 count += n
         if count != expected:
             raise InstallError(
-                f"Expected {expected} places to change ({reason}), found {count}: the source in "
-                f"{source} is not the detectron2 0.5 that this script was written for."
+                f"Found {count} places to change ({reason}), not {expected}: {source} is not the "
+                "detectron2 0.5 that this script was written for."
             )
         print(f"  {count} x {reason}")
 
     stand_in = source / "detectron2" / "_C.py"
     if stand_in.exists() or (source / "detectron2" / "layers" / "csrc").exists():
-        raise InstallError(f"{source} has the extension that it is known to lack.")
+        raise InstallError(f"{source} unexpectedly has the extension.")
     stand_in.write_text(STAND_IN_FOR_EXTENSION)
-    print("  detectron2._C, the compiled extension, is not in the release: a stand-in says so")
+    print("  a stand-in for detectron2._C, the compiled extension, which the release lacks")
 
     # Its setup.py installs the projects under detectron2.projects with a package_dir.
     for project in ["PointRend/point_rend", "DeepLab/deeplab", "Panoptic-DeepLab/panoptic_deeplab"]:
@@ -191,11 +190,11 @@ def bring_up_to_date(source: Path) -> None:
     shutil.rmtree(source / "projects")  # detectron2.projects looks there first
     (source / "setup.py").write_text(SETUP_PY)
     (source / "setup.cfg").unlink()
-    print("  setup.py: no extension, and requirements of today")
+    print("  setup.py without the extension, and with current requirements")
 
 
 def run_pip(*arguments: str) -> None:
-    # The build of the extension looks for the environment's ninja in the PATH.
+    # Building the extension needs the environment's ninja in the PATH.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     try:
         subprocess.run(
@@ -205,19 +204,18 @@ def run_pip(*arguments: str) -> None:
         )
     except subprocess.CalledProcessError as e:
         raise InstallError(
-            f"pip {arguments[0]} failed, see above; what was installed before is still there."
+            f"pip {arguments[0]} failed, see above. A detectron2 installed before is still there."
         ) from e
 
 
 def install(requirement: str, folder: Path) -> None:
     """
-    Build a wheel of ``requirement`` and install that, so that a build that fails leaves the
-    environment as it was.
+    Build a wheel of ``requirement``, then install it: a failed build changes nothing.
     """
     # detectron2's setup.py imports torch, hence no build isolation.
     run_pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), requirement)
     (wheel,) = folder.glob("*.whl")
-    # The first call replaces a detectron2 of the same version, the second adds what it requires.
+    # The first replaces a detectron2 of the same version, the second adds its requirements.
     run_pip("install", "--quiet", "--no-deps", "--force-reinstall", str(wheel))
     run_pip("install", "--quiet", str(wheel))
 
@@ -232,14 +230,12 @@ def main() -> None:
         metavar="REQUIREMENT",
         help="install this detectron2 instead: a directory, a wheel, git+https://...",
     )
-    parser.add_argument(
-        "--reinstall", action="store_true", help="replace a detectron2 that is already there"
-    )
+    parser.add_argument("--reinstall", action="store_true", help="replace an installed detectron2")
     args = parser.parse_args()
 
     spec = importlib.util.find_spec("detectron2")
     if spec and not (args.requirement or args.reinstall):
-        print(f"detectron2 is already in {spec.submodule_search_locations}, and left alone.")
+        print(f"Keeping the installed detectron2 in {spec.submodule_search_locations}.")
         return
     for package in ["torch", "torchvision", "setuptools"]:
         if not importlib.util.find_spec(package):

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """
-Train and evaluate with a config in the style of LazyConfig, as detectron2's tool of the same name.
+Train and evaluate with a LazyConfig, like detectron2's tool of the same name.
 
     python tools/lazyconfig_train_net.py \
         --config-file configs/COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x_ohem.py
@@ -54,7 +54,7 @@ def do_train(args, cfg):
     loader = instantiate(cfg.dataloader.train)
     model = create_ddp_model(model, **cfg.train.ddp)
     trainer = (AMPTrainer if cfg.train.amp.enabled else SimpleTrainer)(model, loader, optimizer)
-    # detectron2 0.5 does not have the state of the optimizer in the trainer's.
+    # In detectron2 0.5, the trainer's state lacks the optimizer's.
     state = {} if "optimizer" in trainer.state_dict() else {"optimizer": optimizer}
     checkpointer = AtomicCheckpointer(model, cfg.train.output_dir, trainer=trainer, **state)
     trainer.register_hooks(

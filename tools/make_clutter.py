@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """
-Write the made dataset "clutter" that the demo trains on (clutter_voc_* and clutter_coco_*).
+Write the synthetic dataset "clutter" of the demo (clutter_voc_* and clutter_coco_*).
 """
 
 import argparse
@@ -16,7 +16,7 @@ def main() -> None:
     parser.add_argument(
         "--root",
         default=os.getenv("DETECTRON2_DATASETS", "datasets"),
-        help="the folder of all datasets",
+        help="folder of all datasets",
     )
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes")
     for split, count in NUM_IMAGES.items():

@@ -1,13 +1,12 @@
 #!/usr/bin/env python3
 """
-Make .venv/ with all that the demo and the tests need, or bring it up to date.
+Create .venv/ with everything that the demo and the tests need, or update it.
 
-It needs Python 3.10 or newer, nothing that is installed, and a package index: the one that pip is
-configured for. An environment that is up to date is left alone; one whose making was interrupted
-is made anew.
+It needs Python 3.10 or newer and pip's package index. An up-to-date environment is kept; an
+incomplete one is created again.
 """
 
-from __future__ import annotations  # so that an older Python gets as far as its message
+from __future__ import annotations  # lets an older Python reach its error message
 
 import argparse
 import hashlib
@@ -20,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
-# What the environment was made from. Written last, so that an environment without it is not whole.
+# What the environment was made from. Written last: without it, the environment is incomplete.
 STAMP = VENV / "made_from.json"
 
 
@@ -30,7 +29,7 @@ def digest(*files: str) -> str:
 
 
 def read_stamp() -> dict[str, str]:
-    # PYTHON does not exist either if the Python that the environment was made with has gone.
+    # PYTHON is a broken link if the Python behind it was removed.
     return json.loads(STAMP.read_text()) if STAMP.exists() and PYTHON.exists() else {}
 
 
@@ -46,7 +45,7 @@ def run(*command: str) -> None:
 
 def use_index_of_pip() -> None:
     """
-    Point uv, and the download of detectron2, to the package index that pip is configured for.
+    Make uv and the download of detectron2 use pip's package index.
     """
     if "PIP_INDEX_URL" not in os.environ:
         configured = subprocess.run(
@@ -64,8 +63,10 @@ def install_requirements() -> None:
     run(str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "uv")
     use_index_of_pip()
     uv_pip = [str(PYTHON), "-m", "uv", "pip", "install", "--python", str(PYTHON)]
-    run(*uv_pip, "--requirement", "requirements.txt")
-    # The package itself, as it stands in this folder.
+    # Compile once, here: importing uncompiled PyTorch takes twice as long, in every process, where
+    # Python may not write bytecode (PYTHONDONTWRITEBYTECODE).
+    run(*uv_pip, "--compile-bytecode", "--requirement", "requirements.txt")
+    # The package itself.
     run(*uv_pip, "--quiet", "--no-deps", "--no-build-isolation", "--editable", ".")
 
 
@@ -75,8 +76,8 @@ def main() -> None:
         "--detectron2",
         metavar="REQUIREMENT",
         default="",
-        help="the detectron2 to use, see tools/install_detectron2.py --from; without it, the one "
-        "that is there stays, and the package index's is installed if there is none",
+        help="the detectron2 to use, see tools/install_detectron2.py --from (default: the "
+        "installed one, or else the package index's)",
     )
     args = parser.parse_args()
 
@@ -93,9 +94,8 @@ def main() -> None:
         wanted = from_index
 
     if stamp != made_from:
-        # Anew instead of an update, so that nothing of another time stays behind. The package
-        # index is not asked again for what uv has in its cache.
-        print(f"Making {VENV} from requirements.txt (some 3 GB with PyTorch, once)", flush=True)
+        # Created again, not updated, so that nothing old remains. uv has a cache.
+        print(f"Creating {VENV} (downloads about 3 GB, mostly PyTorch)", flush=True)
         STAMP.unlink(missing_ok=True)
         run(sys.executable, "-m", "venv", "--clear", str(VENV))
         install_requirements()
@@ -110,12 +110,11 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.version_info < (3, 10):  # noqa: UP036
-        sys.exit("Python 3.10 or newer is needed. Which one to use: make PYTHON=python3.12 ...")
+        sys.exit("Python 3.10 or newer is needed. To choose one: make PYTHON=python3.12 ...")
     try:
         main()
     except subprocess.CalledProcessError as e:
         sys.exit(
             f"Setting up {VENV} failed at: {' '.join(e.cmd)}\n"
-            "What went wrong is above; docs/troubleshooting.md may help. "
-            "The next try starts from where it is safe."
+            "See the error above and docs/troubleshooting.md. To try again, repeat the command."
         )

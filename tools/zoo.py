@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """
-Turn every region-based config in detectron2's model zoo into its OHEM twin, and have the model take
-a training step and two inference passes, as it is and with iterative box regression and voting, on
-the CPU and on made inputs.
+Turn every region-based config in detectron2's model zoo into its OHEM twin. On synthetic inputs and
+the CPU, each model takes a training step and two inference passes: as it is, and with iterative box
+regression and voting.
 
-Prints a table: which did, and how many RoIs an image were seen and kept; which did not, and why.
-Models are made small, so that this takes minutes. It fails if a config fails for another reason
-than that it has no RoIs, or that something of detectron2 cannot be used here.
+Prints a table of the RoIs per image that mining saw and kept, or why a config was skipped. Models
+are shrunk, so that this takes minutes. Fails if a config fails, unless it has no RoIs or needs a
+part of detectron2 that is missing here.
 """
 
 import argparse
@@ -41,7 +41,7 @@ NUM_ROIS, BATCH_SIZE_PER_IMAGE = 200, 64
 class Result(NamedTuple):
     config: str
     step: str  # "done", or "skipped" or "FAILED"
-    seen: str = ""  # RoIs an image, of the first stage of a cascade
+    seen: str = ""  # RoIs per image; a cascade's first stage
     kept: str = ""
     reason: str = ""
 
@@ -49,11 +49,10 @@ class Result(NamedTuple):
 def list_configs(folder: Path = CONFIGS) -> list[str]:
     """
     Returns:
-        list[str]: all configs of the model zoo, of both styles, without parts of such.
+        list[str]: all complete configs of the model zoo, YAML and LazyConfig.
     """
     files = [*folder.rglob("*.yaml"), *folder.rglob("*.py")]
-    files = [x for x in files if not x.name.startswith("Base-")]
-    names = sorted(str(x.relative_to(folder)) for x in files)
+    names = sorted(str(x.relative_to(folder)) for x in files if not x.name.startswith("Base-"))
     return [x for x in names if not x.startswith("common/")]
 
 
@@ -68,7 +67,7 @@ def load_config(name: str) -> Union[CfgNode, DictConfig]:
 
 def make_small(cfg: CfgNode) -> None:
     """
-    Fewer layers, RoIs and channels, which group normalization can divide by 32.
+    Reduce layers, RoIs and channels (to multiples of 32, for group normalization).
     """
     model = cfg.MODEL
     model.RPN.POST_NMS_TOPK_TRAIN = NUM_ROIS
@@ -98,18 +97,17 @@ def build(cfg: Union[CfgNode, DictConfig]) -> nn.Module:
         model = instantiate(cfg.model)
     for parent in list(model.modules()):
         for name, child in parent.named_children():
-            # It needs several processes.
-            if isinstance(child, nn.SyncBatchNorm):
+            if isinstance(child, nn.SyncBatchNorm):  # needs several processes
                 setattr(parent, name, nn.BatchNorm2d(child.num_features))
     if model.proposal_generator is not None:
-        # Proposals are the anchors, and not what random weights make of them: all the same.
+        # Propose the anchors: random weights would collapse them.
         nn.init.zeros_(model.proposal_generator.rpn_head.anchor_deltas.weight)
     return model
 
 
 def make_inputs(model: nn.Module, bitmask: bool) -> list[dict]:
     """
-    Two images with three objects in detectron2's standard format, with all that any model asks for.
+    Two images with three objects in detectron2's standard format, with all inputs of any model.
     """
     rng = np.random.default_rng(0)
     heads = model.roi_heads
@@ -123,10 +121,11 @@ def make_inputs(model: nn.Module, bitmask: bool) -> list[dict]:
             gt_boxes=Boxes(torch.tensor(boxes, dtype=torch.float32)),
             gt_classes=torch.tensor(rng.integers(heads.num_classes, size=3)),
         )
-        masks = PolygonMasks(polygons)
-        if bitmask:
-            masks = BitMasks.from_polygon_masks(masks, HEIGHT, WIDTH)
-        instances.gt_masks = masks
+        instances.gt_masks = (
+            BitMasks.from_polygon_masks(polygons, HEIGHT, WIDTH)
+            if bitmask
+            else PolygonMasks(polygons)
+        )
         if getattr(heads, "keypoint_on", False):
             count = heads.keypoint_head.num_keypoints
             points = rng.uniform(boxes[:, None, :2], boxes[:, None, 2:], size=(3, count, 2))
@@ -160,9 +159,10 @@ def make_inputs(model: nn.Module, bitmask: bool) -> list[dict]:
 def train_and_infer(model: nn.Module, inputs: list[dict]) -> tuple[float, float]:
     """
     Returns:
-        (float, float): RoIs an image that mining saw and kept.
+        (float, float): RoIs per image that mining saw and kept.
     """
     model.train()
+    model.roi_heads.ohem_warmup_iters = 0
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
     with EventStorage() as storage:
         losses = model(inputs)
@@ -175,12 +175,11 @@ def train_and_infer(model: nn.Module, inputs: list[dict]) -> tuple[float, float]
     model.eval()
     infer(model, inputs)
     for predictor in box_predictors(model.roi_heads):
-        nn.init.normal_(predictor.cls_score.weight)  # so that there are high scores
+        nn.init.normal_(predictor.cls_score.weight)  # for high scores
     merge = DetectionMerger(nms_thresh=0.5, topk_per_image=10, voting=True)
-    heads = IterativeROIHeads(
+    model.roi_heads = IterativeROIHeads(
         roi_heads=model.roi_heads, num_rounds=2, score_thresh=0.05, merge=merge
     )
-    model.roi_heads = heads
     infer(model, inputs)
     return scalars["ohem/num_rois"], scalars["ohem/num_kept"]
 
@@ -189,12 +188,12 @@ def train_and_infer(model: nn.Module, inputs: list[dict]) -> tuple[float, float]
 def infer(model: nn.Module, inputs: list[dict]) -> None:
     outputs = model(inputs)
     if len(outputs) != len(inputs) or "instances" not in outputs[0]:
-        raise RuntimeError("Inference has no instances.")
+        raise RuntimeError("Inference returned no instances.")
 
 
 def is_missing_here(error: Exception) -> bool:
     """
-    Whether the installed detectron2 cannot do what the config asks for, with OHEM or without.
+    Whether the installed detectron2 lacks something that the config needs even without OHEM.
     """
     return isinstance(error, (ImportError, NotImplementedError)) or "_C" in str(error)
 
@@ -228,7 +227,7 @@ def _failure(name: str, error: Exception) -> Result:
 
 def main(print_table: Callable[[str], None] = print) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("configs", nargs="*", help="of the zoo, instead of all of them")
+    parser.add_argument("configs", nargs="*", help="configs of the zoo (default: all)")
     args = parser.parse_args()
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """
-Take a picture of a page in Chromium, without a network.
+Take a screenshot of a page in Chromium, offline.
 
     python docs/figures/screenshot.py output/demo/index.html demo.png
     python docs/figures/screenshot.py output/demo/index.html phone.png --size 390x844 --dark
 
-It needs Chromium: `apt install chromium`, or `.venv/bin/playwright install chromium`.
+Needs Chromium: `apt install chromium`, or `.venv/bin/playwright install chromium`.
 """
 
 import argparse
@@ -22,22 +22,23 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 class NoChromiumError(RuntimeError):
     """
-    There is no Chromium here.
+    Chromium is not installed.
     """
 
 
 def start_chromium(playwright: Playwright) -> Browser:
     """
     Returns:
-        Browser: the Chromium of this machine, or else the one that playwright has downloaded.
+        Browser: the installed Chromium, or else playwright's.
 
     Raises:
-        NoChromiumError: if there is neither.
+        NoChromiumError: if neither exists.
     """
     installed: Optional[str] = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if installed is None and not os.path.exists(playwright.chromium.executable_path):
         raise NoChromiumError(
-            "Chromium is needed: apt install chromium, or .venv/bin/playwright install chromium."
+            "Chromium is not installed: apt install chromium, or "
+            ".venv/bin/playwright install chromium."
         )
     return playwright.chromium.launch(executable_path=installed)
 
@@ -54,14 +55,14 @@ def main() -> None:
     parser.add_argument("page", type=Path, help="an .html file")
     parser.add_argument("picture", type=Path, help="the .png or .jpg to write")
     parser.add_argument(
-        "--size", type=parse_size, default="1280x900", help="of the window, WIDTHxHEIGHT"
+        "--size", type=parse_size, default="1280x900", help="window size, WIDTHxHEIGHT"
     )
-    parser.add_argument("--dark", action="store_true", help="as in a dark room")
+    parser.add_argument("--dark", action="store_true", help="use the dark color scheme")
     parser.add_argument(
-        "--click", action="append", default=[], metavar="SELECTOR", help="what to click on before"
+        "--click", action="append", default=[], metavar="SELECTOR", help="click on it first"
     )
     parser.add_argument(
-        "--of", metavar="SELECTOR", help="an element; by default what the window shows"
+        "--of", metavar="SELECTOR", help="capture this element instead of the window"
     )
     args = parser.parse_args()
     if not args.page.exists():

@@ -9,20 +9,66 @@ regression, and its detections after NMS and voting.
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from detectron2.data import DatasetMapper
 from detectron2.data.detection_utils import convert_image_to_rgb
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, Instances, pairwise_iou
+from PIL import Image
 
 from ohem_d2.checkpoint import load_model
 from ohem_d2.data import get_annotated_dicts
 from ohem_d2.engine import InputError, check_inputs, fall_back_to_cpu, load_config
 from ohem_d2.modeling import GeneralizedRCNNWithTTA
-from ohem_d2.visualization.boxes import draw_voting
+from ohem_d2.visualization.panels import draw_box, draw_label, make_panels, render, show_image
 
 ENABLED = ("TEST.AUG", "TEST.ITERATIVE_BBOX", "TEST.BOX_VOTING")
+PANEL_SIZE = 460  # longer side, in pixels
+VOTER_COLOR = "#ffdc00"
+
+
+def draw_voting(
+    images: Sequence[np.ndarray],
+    targets: Sequence[Instances],
+    columns: dict[str, Sequence[Instances]],
+    min_score: float = 0.5,
+) -> np.ndarray:
+    """
+    Draw a row for each image and a column for each set of boxes. A few boxes are labeled with their
+    IoU with the nearest object. Objects are white.
+
+    Args:
+        images: RGB, uint8 (H, W, 3).
+        targets: the objects of each image.
+        columns: for each title, the boxes on each image, with scores.
+        min_score (float): boxes with a lower score are not drawn.
+
+    Returns:
+        np.ndarray: the picture in RGB, uint8 (H, W, 3).
+    """
+    figure, axes = make_panels(len(images), len(columns), images, PANEL_SIZE, extra_height=0.3)
+    for row, image, objects, *found_on_image in zip(
+        axes, images, targets, *columns.values(), strict=True
+    ):
+        for ax, found in zip(row, found_on_image, strict=True):
+            show_image(ax, image // 2)  # dark, so that the colors stand out
+            for box in objects.gt_boxes.tensor.tolist():
+                draw_box(ax, box, "white", linewidth=2.5)
+            found = found[found.scores >= min_score]
+            iou = pairwise_iou(found.pred_boxes, objects.gt_boxes).max(dim=1).values.tolist()
+            is_crowded = len(found) > 3 * len(objects)
+            for box, overlap in zip(found.pred_boxes.tensor.tolist(), iou, strict=True):
+                if is_crowded:  # transparent: bright where many boxes overlap
+                    draw_box(ax, box, f"{VOTER_COLOR}50", linewidth=1)
+                else:
+                    draw_box(ax, box, VOTER_COLOR, linewidth=1.8)
+                    draw_label(ax, box, f"IoU {overlap:.2f}", VOTER_COLOR)
+    for ax, title in zip(axes[0], columns, strict=True):
+        ax.set_title(title, fontsize=10)
+    return render(figure)
 
 
 def main() -> None:
@@ -74,7 +120,7 @@ def main() -> None:
         "boxes from all scales and rounds": all_boxes,
         "after NMS and voting": merged_boxes,
     }
-    draw_voting(args.output, images, targets, columns)
+    Image.fromarray(draw_voting(images, targets, columns)).save(args.output, quality=90)
     print(args.output)
 
 

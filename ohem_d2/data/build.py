@@ -1,6 +1,5 @@
 """
-Loaders: of images with annotations, in which crowds and difficult objects are ignore regions, and
-of images to test on.
+Data loaders for training, for images with annotations, and for testing.
 """
 
 from collections.abc import Sequence
@@ -32,13 +31,13 @@ def get_annotated_dicts(
     cfg: CfgNode, dataset_names: Sequence[str], is_train: bool
 ) -> list[dict[str, Any]]:
     """
-    Same as :func:`get_detection_dataset_dicts`, with difficult objects as DATASETS.DIFFICULT says.
+    :func:`get_detection_dataset_dicts`, with difficult objects handled by DATASETS.DIFFICULT.
 
     Args:
         cfg (CfgNode): a detectron2 config with the keys of :func:`add_ohem_config`.
-        dataset_names (Sequence[str]): registered datasets, for training or for testing.
-        is_train (bool): whether to leave out images that detectron2 does not train on: those
-            without objects (DATALOADER.FILTER_EMPTY_ANNOTATIONS) or with too few keypoints.
+        dataset_names (Sequence[str]): registered datasets, for training or testing.
+        is_train (bool): drop the images that detectron2 does not train on: those without objects
+            (DATALOADER.FILTER_EMPTY_ANNOTATIONS) or with too few keypoints.
 
     Returns:
         list[dict]: in detectron2's dataset format, with proposals if MODEL.LOAD_PROPOSALS.
@@ -62,7 +61,7 @@ def get_annotated_dicts(
         ),
     )
     dataset_dicts = handle_difficult_objects(dataset_dicts, dataset_names, datasets.DIFFICULT)
-    # Again, because an image may have difficult objects only.
+    # Filter again: an image may have only difficult objects.
     if filter_empty and "annotations" in dataset_dicts[0]:
         dataset_dicts = filter_images_with_only_crowd_annotations(dataset_dicts)
     return dataset_dicts
@@ -72,14 +71,14 @@ def build_annotated_loader(
     cfg: CfgNode, dataset_dicts: list[dict[str, Any]]
 ) -> torch.utils.data.DataLoader:
     """
-    A loader of each image once, in order and in the size of testing, with its annotations.
+    Load each image once, in order and at test size, with its annotations.
 
     Args:
         cfg (CfgNode): a detectron2 config.
         dataset_dicts (list[dict]): from :func:`get_annotated_dicts`.
     """
     resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
-    # is_train, because the mapper drops the annotations otherwise.
+    # is_train=True keeps the annotations.
     mapper = IgnoreRegionsMapper(cfg, is_train=True, augmentations=[resize])
     return build_detection_test_loader(
         dataset_dicts, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS
@@ -88,8 +87,7 @@ def build_annotated_loader(
 
 def build_train_loader(cfg: CfgNode) -> torch.utils.data.DataLoader:
     """
-    Same as :func:`build_detection_train_loader` of detectron2, with crowds and difficult objects
-    as ignore regions.
+    :func:`build_detection_train_loader`, with crowds and difficult objects as ignore regions.
 
     Args:
         cfg (CfgNode): a detectron2 config with the keys of :func:`add_ohem_config`.
@@ -101,8 +99,8 @@ def build_train_loader(cfg: CfgNode) -> torch.utils.data.DataLoader:
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> torch.utils.data.DataLoader:
     """
-    Same as :func:`build_detection_test_loader` of detectron2. But if TEST.AUG.ENABLED, images come
-    in the size of their file: test-time augmentation resizes them, and once is enough.
+    :func:`build_detection_test_loader`. If TEST.AUG.ENABLED, images are not resized: test-time
+    augmentation does that.
 
     Args:
         cfg (CfgNode): a detectron2 config.

@@ -7,28 +7,28 @@ from ohem_d2.structures import TargetsWithIgnoreRegions
 
 __all__ = ["IgnoreRegionsMapper"]
 
-IGNORED = -1  # as a class, while regions are among the objects
+IGNORED = -1  # class of the regions while they are among the objects
 
 
 class IgnoreRegionsMapper(DatasetMapper):
     """
-    :class:`DatasetMapper` that keeps the boxes of crowds (annotations with "iscrowd"), which
-    detectron2 drops, as ignore regions. Everything else stays the same.
+    A :class:`DatasetMapper` that keeps the boxes of crowds (annotations with "iscrowd") as ignore
+    regions. detectron2 drops them.
     """
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """
         Args:
-            dataset_dict (dict): metadata of one image, in detectron2's dataset format.
+            dataset_dict (dict): one image in detectron2's dataset format.
 
         Returns:
-            dict: in the format of detectron2's models. In training, "instances" is
+            dict: the input of detectron2's models. In training, "instances" is a
             :class:`TargetsWithIgnoreRegions`.
         """
         if not self.is_train or "annotations" not in dataset_dict:
             return super().__call__(dataset_dict)
 
-        # The parent transforms the boxes of what it takes for objects, so regions go with them.
+        # Pass the regions as objects, so that the parent transforms their boxes too.
         objects = [x for x in dataset_dict["annotations"] if not x.get("iscrowd", 0)]
         crowds = [x for x in dataset_dict["annotations"] if x.get("iscrowd", 0)]
         regions = [_as_object(x, like=objects[0] if objects else {}) for x in crowds]
@@ -46,8 +46,8 @@ class IgnoreRegionsMapper(DatasetMapper):
 
 def _as_object(crowd: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
     """
-    An annotation of the same box, with all that annotations of objects have: the mask of a crowd
-    is encoded in another way, and it may lack keypoints.
+    An annotation of the same box with the fields of an object: a crowd's mask has another encoding,
+    and its keypoints may be missing.
     """
     ret = {
         "bbox": crowd["bbox"],

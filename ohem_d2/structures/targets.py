@@ -7,19 +7,18 @@ __all__ = ["TargetsWithIgnoreRegions"]
 
 class TargetsWithIgnoreRegions(Instances):
     """
-    The objects of an image, and the regions that say neither object nor background: COCO's crowds,
-    PASCAL VOC's difficult objects.
+    The objects of an image, and its ignore regions, which are neither object nor background: COCO's
+    crowds, PASCAL VOC's difficult objects.
 
-    To everything else in detectron2 (RPN, mask heads, visualization), these are the objects alone.
-    The regions are no field, because there may be regions without objects, and a field has one
-    value for each object.
+    The rest of detectron2 (RPN, mask heads, visualization) sees only the objects. The regions are
+    not a field: a field has one value for each object.
     """
 
     def __init__(self, image_size: tuple[int, int], ignore_boxes: Boxes, **fields: Any):
         """
         Args:
             image_size (tuple[int, int]): height and width.
-            ignore_boxes (Boxes): the regions, in the coordinates of the objects' boxes.
+            ignore_boxes (Boxes): the regions, in the same coordinates as the objects.
             fields: as in :class:`Instances`.
         """
         super().__init__(image_size, **fields)
@@ -31,7 +30,7 @@ class TargetsWithIgnoreRegions(Instances):
 
     def to(self, *args: Any, **kwargs: Any) -> "TargetsWithIgnoreRegions":
         """
-        Same as :meth:`Instances.to`, with the regions.
+        :meth:`Instances.to`, for the regions as well.
         """
         ret = super().to(*args, **kwargs)
         regions = Boxes(self._ignore_boxes.tensor.to(*args, **kwargs))
@@ -39,7 +38,7 @@ class TargetsWithIgnoreRegions(Instances):
 
     def __getitem__(self, item: Any) -> "TargetsWithIgnoreRegions":
         """
-        Same as :meth:`Instances.__getitem__`: fewer objects, and all regions.
+        Select objects, see :meth:`Instances.__getitem__`. All regions stay.
         """
         ret = super().__getitem__(item)
         return TargetsWithIgnoreRegions(ret.image_size, self._ignore_boxes, **ret.get_fields())

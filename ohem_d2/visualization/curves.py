@@ -13,28 +13,27 @@ from matplotlib.figure import Figure
 __all__ = ["Run", "draw_curves", "draw_scalars", "find_scalars"]
 
 COLORS, LINES = ("#7f7f7f", "#d62728"), ("solid", "dashed")
-# Besides all losses, and AP if it was measured on the way.
+# Besides all losses, and AP if it was measured during training.
 SCALARS = ("roi_head/num_fg_samples", "ohem/mean_loss", "lr", "time")
 
 
 class Run(NamedTuple):
     """
-    One training run, as a page shows it.
+    A training run to show.
     """
 
     name: str
-    metrics: list[dict[str, float]]  # the lines of metrics.json
-    # Of the demo's report:
-    mean_roi_loss: Mapping[int, float] = {}  # iteration of the checkpoint -> mean over all RoIs
+    metrics: list[dict[str, float]]  # lines of metrics.json
+    # The demo's:
+    mean_roi_loss: Mapping[int, float] = {}  # mean loss over all RoIs, by iteration
     peak_memory: float = math.nan  # of the process, in MiB
 
     def series(self, *names: str) -> tuple[list[int], list[float]]:
         """
-        Iterations, and the sum of some scalars at each. Both are empty if the run has no such
-        scalar.
+        Iterations and the sum of the named scalars at each. Both are empty if the run lacks one.
         """
         values = {
-            # The last one, where a run that was resumed has an iteration again.
+            # Of an iteration that a resumed run repeats, the last counts.
             int(x["iteration"]): sum(x[name] for name in names)
             for x in self.metrics
             if all(name in x for name in names)
@@ -45,8 +44,8 @@ class Run(NamedTuple):
 
 def draw_curves(path: Path, runs: list[Run]) -> None:
     """
-    Draw three panels: what the runs were trained on, what they learned, and the foreground among
-    the RoIs that they were trained on.
+    Draw three panels: the training loss, the mean loss over all RoIs, and the foreground among the
+    RoIs trained on.
     """
     figure = Figure(figsize=(11, 3.2), dpi=110, layout="constrained")
     loss, all_rois, foreground = figure.subplots(1, 3)
@@ -61,17 +60,17 @@ def draw_curves(path: Path, runs: list[Run]) -> None:
             label=run.name,
         )
         foreground.plot(*run.series("roi_head/num_fg_samples"), color=color, label=run.name)
-    _finish(loss, "Loss on the RoIs trained on\n(not comparable: OHEM's are the hard ones)")
+    _finish(loss, "Loss on the RoIs trained on\n(not comparable: OHEM's are hard)")
     _finish(all_rois, "Mean loss over all RoIs\nof training images (comparable)")
-    _finish(foreground, "Foreground among the RoIs\ntrained on, an image")
+    _finish(foreground, "Foreground RoIs trained on\nper image")
     figure.savefig(path)
 
 
 def find_scalars(runs: Sequence[Run]) -> list[str]:
     """
     Returns:
-        list[str]: the scalars worth a look that all runs have: losses, SCALARS, and AP and AP50 if
-        a run was evaluated more than once.
+        list[str]: of the scalars that all runs have: losses, SCALARS, and AP and AP50 if a run was
+        evaluated more than once.
     """
     names = [
         name
@@ -85,7 +84,7 @@ def find_scalars(runs: Sequence[Run]) -> list[str]:
         if x.endswith(("/AP", "/AP50")) and any(len(run.series(x)[0]) > 1 for run in runs)
     ]
     return [
-        *sorted(losses, key="total_loss".__ne__),  # it comes first
+        *sorted(losses, key="total_loss".__ne__),  # total_loss first
         *[x for x in SCALARS if x in names],
         *metrics,
     ]

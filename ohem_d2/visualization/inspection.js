@@ -1,14 +1,14 @@
 "use strict";
-// Everything that comes from the dataset is put into the page as text, never as HTML.
+// Data from the dataset enters the page as text, never as HTML.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const NOTES = {
-  "missed object": "An annotated object of which even the surest RoI says that nothing is there. Hard to see, or no object.",
-  "wrong class": "An annotated object that is taken for another class. Look-alikes, or a wrong label.",
-  "poor localization": "An annotated object, and a predicted box that does not fit it. Hard to tell where it ends, or a badly drawn box.",
-  "nothing annotated": "The model finds an object where none is annotated. A look-alike, or a missing box.",
+  "missed object": "An annotated object that all RoIs take for background. Hard to see, or not an object.",
+  "wrong class": "An annotated object predicted as another class. Look-alikes, or a wrong label.",
+  "poor localization": "An annotated object whose predicted box does not fit. Unclear borders, or a badly drawn box.",
+  "nothing annotated": "A predicted object where none is annotated. A look-alike, or a missing box.",
 };
-const STEP = 60; // tiles of a kind to show at first, and with each click on "more"
+const STEP = 60; // tiles per kind at first, and with each click on "more"
 const element = (id) => document.getElementById(id);
 
 function make(tag, properties = {}, ...children) {
@@ -32,7 +32,7 @@ function describe(example) {
   }
 }
 
-// An image with boxes on it. view: the part of the image that the picture shows, XYXY.
+// An image with boxes. view: the part of the image that the picture shows, XYXY.
 function makePicture(source, view, boxes, lazy) {
   const [x0, y0, x1, y1] = view;
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
@@ -95,7 +95,7 @@ const ORDERS = {
   image: (a, b) => fileName(a).localeCompare(fileName(b)) || b.loss - a.loss,
 };
 
-// all: the examples of all groups, in the order of the page.
+// all: the examples of all groups in the order of the page.
 function showGroup(kind, examples, all) {
   const name = data.kinds[kind];
   const offset = all.indexOf(examples[0]);
@@ -151,7 +151,7 @@ function view(list, index) {
   picture.id = "whole";
   const ratio = image.size[0] / image.size[1];
   picture.style.aspectRatio = ratio;
-  picture.style.maxWidth = `calc(78vh * ${ratio})`; // as large as the window has room for
+  picture.style.maxWidth = `calc(78vh * ${ratio})`; // fits the window
   element("whole").replaceWith(picture);
 
   element("caption").textContent = `${data.kinds[example.kind]}: ${describe(example)}`;
@@ -181,7 +181,7 @@ function view(list, index) {
   if (!element("viewer").open) element("viewer").showModal();
 }
 
-// ---- Setting up
+// ---- Set-up
 
 data.kinds.forEach((name, kind) => {
   const count = data.examples.filter((x) => x.kind === kind).length;
@@ -199,6 +199,6 @@ element("viewer").addEventListener("keydown", (event) => {
   if (step) view(viewed.list, viewed.index + step);
 });
 element("viewer").addEventListener("click", (event) => {
-  if (event.target === element("viewer")) element("viewer").close(); // beside it
+  if (event.target === element("viewer")) element("viewer").close(); // a click outside
 });
 showGroups();

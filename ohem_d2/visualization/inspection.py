@@ -1,5 +1,5 @@
 """
-A page of hard examples: crops in a grid, and the whole image of each.
+A page of hard examples: a grid of crops, and the whole image of each.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +15,9 @@ from .picture_files import read_picture, write_jpeg
 
 __all__ = ["write_inspection"]
 
-# Of the longer side, in pixels. What is larger is made smaller.
+# Of the longer side, in pixels. Larger pictures are shrunk.
 MAX_CROP_SIZE, MAX_IMAGE_SIZE = 240, 1024
-MARGIN = 0.4  # around the boxes in a crop, as part of their longer side
+MARGIN = 0.4  # around the boxes of a crop, relative to their longer side
 MIN_MARGIN = 8  # pixels
 
 
@@ -31,17 +31,17 @@ def write_inspection(
     advance: Callable[[], object],
 ) -> None:
     """
-    Write index.html, which shows pictures in crops/ and images/. Those that are there already, of
-    a run that was stopped, are not written again.
+    Write index.html and its pictures, in crops/ and images/. Existing pictures, of an interrupted
+    run, are kept.
 
     Args:
-        folder (Path): to write into.
-        examples (Sequence[HardExample]): by kind, and of each kind the hardest first.
-        records (Mapping[str, dict]): the images by file name, in detectron2's dataset format.
-        class_names (Sequence[str]): of the foreground classes.
-        title (str): of the page.
-        description (Mapping[str, str]): what to say of how it was made.
-        advance (Callable): is called after each of these images.
+        folder (Path): where to write.
+        examples (Sequence[HardExample]): sorted by kind, the hardest first.
+        records (Mapping[str, dict]): images by file name, in detectron2's dataset format.
+        class_names (Sequence[str]): names of the foreground classes.
+        title (str): title of the page.
+        description (Mapping[str, str]): how it was made.
+        advance (Callable): called after each image.
     """
     for name in ("crops", "images"):
         (folder / name).mkdir(exist_ok=True)
@@ -88,7 +88,7 @@ def _crop_name(i: int) -> str:
 def _crop_box(example: HardExample, width: int, height: int) -> tuple[int, int, int, int]:
     """
     Returns:
-        x0, y0, x1, y1 in whole pixels: the boxes of the example with a margin, in the image.
+        x0, y0, x1, y1 in whole pixels: the example's boxes with a margin, clipped to the image.
     """
     boxes = np.array([x for x in (example.roi, example.gt_box, example.pred_box) if x])
     start, end = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
@@ -104,7 +104,7 @@ def _write_pictures(
     """
     Args:
         file_name (str): the image.
-        pictures: by the JPEG to write, which part of the image, and of what size at most.
+        pictures: for each JPEG to write, the part of the image and its maximal size.
     """
     missing = {path: x for path, x in pictures.items() if not path.exists()}
     if not missing:

@@ -1,5 +1,5 @@
 """
-Pages that open from disk, without a network: one HTML file, and pictures beside it.
+Pages that open from disk, offline: one HTML file with pictures beside it. Needs jinja2.
 """
 
 from pathlib import Path
@@ -14,9 +14,9 @@ __all__ = ["write_page"]
 def write_page(path: str | Path, template: str, **values: object) -> None:
     """
     Args:
-        path (str): the file to write, whole or not at all.
-        template (str): the name of a file beside this one, which extends page.html.
-        values: what it names. Text is escaped.
+        path (str): file to write, whole or not at all.
+        template (str): name of a file beside this one, which extends page.html.
+        values: variables of the template. Text is escaped.
     """
     environment = Environment(
         loader=PackageLoader("ohem_d2", "visualization"),

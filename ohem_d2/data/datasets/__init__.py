@@ -2,5 +2,5 @@ import os
 
 from .clutter import register_clutter
 
-# The folder that detectron2's own datasets are in.
+# The folder of detectron2's own datasets.
 register_clutter(os.getenv("DETECTRON2_DATASETS", "datasets"))

@@ -1,5 +1,5 @@
 """
-The convolutional features of image classifiers, as torchvision has them, as backbones.
+Backbones made of the convolutional features of torchvision's image classifiers.
 """
 
 import difflib
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 __all__ = ["TorchvisionBackbone", "build_torchvision_backbone"]
 
-IMAGE_SIZE = 224  # of the image that strides are measured with: what classifiers are made for
+IMAGE_SIZE = 224  # strides are measured on an image of this size, as classifiers expect
 
 
 class TorchvisionBackbone(Backbone):
@@ -29,9 +29,9 @@ class TorchvisionBackbone(Backbone):
     ("features.0.weight").
 
     Consecutive layers with the same output stride form a stage. Stages are named "stage1",
-    "stage2", ...: those of VGG are conv1 to conv5. Layers without parameters that change the
-    stride, such as pooling, belong to the stage that they feed. At the end they feed none and are
-    left out, so VGG ends at stride 16.
+    "stage2", ...: for VGG they are conv1 to conv5. Layers without parameters that change the
+    stride, such as pooling, belong to the stage they feed. The last pooling feeds none and is
+    dropped, so VGG ends at stride 16.
     """
 
     def __init__(
@@ -43,16 +43,16 @@ class TorchvisionBackbone(Backbone):
     ):
         """
         Args:
-            features (nn.Sequential): layers or blocks of layers. Each takes and returns a tensor
-                of shape (N, C, H, W). They are used, not copied.
-            out_features (list[str]): names of the stages to return. None or empty for the last.
-                Stages after those are left out, so that no parameter is unused.
-            freeze_at (int): how many stages to freeze, see :meth:`freeze`.
+            features (nn.Sequential): layers or blocks, each from (N, C, H, W) to (N, C', H', W').
+                They are not copied.
+            out_features (list[str]): names of the stages to return. None or empty: the last.
+                Later stages are dropped, so that no parameter is unused.
+            freeze_at (int): number of stages to freeze, see :meth:`freeze`.
             in_channels (int): channels of an image.
 
         Raises:
-            ValueError: if `features` are not such layers, `out_features` names a stage that is not
-                there, or `freeze_at` is not a number of stages.
+            ValueError: if `features` are not such layers, or `out_features` or `freeze_at` names
+                a stage that does not exist.
         """
         super().__init__()
         ends, shapes = _find_stages(features, in_channels)
@@ -80,10 +80,10 @@ class TorchvisionBackbone(Backbone):
             x (Tensor): images of shape (N, C, H, W).
 
         Returns:
-            dict[str, Tensor]: names of the stages in `out_features`, and their features.
+            dict[str, Tensor]: features by name of the stage, for `out_features`.
         """
-        # Pooling without padding leaves nothing of an image that is smaller than the stride. It
-        # is padded with what detectron2 pads images with.
+        # Pooling without padding leaves nothing of an image smaller than the stride. Pad it with
+        # zeros, as detectron2 pads images.
         size = 2 * self._out_feature_strides[self._out_features[-1]]
         height, width = x.shape[-2:]
         x = F.pad(x, (0, max(size - width, 0), 0, max(size - height, 0)))
@@ -108,8 +108,8 @@ class TorchvisionBackbone(Backbone):
         num_stages = len(self._stage_ends)
         if not 0 <= freeze_at <= num_stages:
             raise ValueError(
-                f"MODEL.BACKBONE.FREEZE_AT is {freeze_at}. This backbone has {num_stages} stages, "
-                f"so it must be from 0 to {num_stages}."
+                f"MODEL.BACKBONE.FREEZE_AT is {freeze_at}. It must be from 0 to {num_stages}, the "
+                "number of stages of this backbone."
             )
         for i in range(([0, *self._stage_ends])[freeze_at]):
             for p in self.features[i].parameters():
@@ -122,21 +122,21 @@ class TorchvisionBackbone(Backbone):
 def _find_stages(features: nn.Sequential, in_channels: int) -> tuple[list[int], list[ShapeSpec]]:
     """
     Returns:
-        list[int]: for each stage, the index of the layer after its last.
-        list[ShapeSpec]: channels and stride of what it returns.
+        list[int]: for each stage, the index after its last layer.
+        list[ShapeSpec]: channels and stride of its output.
     """
     shapes = []
     with inference_context(features):
         x = torch.zeros(1, in_channels, IMAGE_SIZE, IMAGE_SIZE)
         for name, layer in features.named_children():
             x = layer(x)
-            # The image is a square, so its features are. Swin Transformer's channels come last.
+            # A square image has square features, unless channels come last as in Swin.
             if not isinstance(x, Tensor) or x.dim() != 4 or x.shape[2] != x.shape[3]:
                 raise ValueError(
                     "A backbone needs layers that return a tensor of shape (N, C, H, W). "
                     f"Layer {name} ({type(layer).__name__}) does not."
                 )
-            # Without padding, features are somewhat smaller than the image divided by the stride.
+            # Without padding, features are a bit smaller than the image divided by the stride.
             stride = 2 ** round(math.log2(IMAGE_SIZE / x.shape[3]))
             shapes.append(ShapeSpec(channels=x.shape[1], stride=stride))
 
@@ -153,25 +153,25 @@ def _find_stages(features: nn.Sequential, in_channels: int) -> tuple[list[int], 
 @BACKBONE_REGISTRY.register()
 def build_torchvision_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TorchvisionBackbone:
     """
-    Create a backbone of one of torchvision's image classifiers from config, with random weights.
+    Create a randomly initialized backbone of one of torchvision's image classifiers from config.
 
     Raises:
-        ValueError: if the config names a model that torchvision does not have or that has no
-            `features`; and see :class:`TorchvisionBackbone`.
+        ValueError: if torchvision has no such model or it has no `features`; see also
+            :class:`TorchvisionBackbone`.
     """
     name = cfg.MODEL.TORCHVISION.NAME
-    # Not the detectors: those would download the weights of their backbones.
+    # Excludes detectors, which would download the weights of their backbones.
     classifiers = torchvision.models.list_models(module=torchvision.models)
     if name not in classifiers:
         close = difflib.get_close_matches(name, classifiers)
         raise ValueError(
-            f"MODEL.TORCHVISION.NAME is {name!r}, which is none of torchvision's image classifiers."
+            f"MODEL.TORCHVISION.NAME is {name!r}, which is not an image classifier of torchvision."
             + (f" Did you mean {' or '.join(close)}?" if close else "")
         )
     features = getattr(torchvision.models.get_model(name, weights=None), "features", None)
     if not isinstance(features, nn.Sequential):
         raise ValueError(
-            f"MODEL.TORCHVISION.NAME is {name}, which has no `features` that make a backbone. "
+            f"MODEL.TORCHVISION.NAME is {name}, which has no `features` to make a backbone of. "
             "For ResNets, set MODEL.BACKBONE.NAME to detectron2's build_resnet_backbone."
         )
     return TorchvisionBackbone(

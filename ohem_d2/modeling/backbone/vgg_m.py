@@ -17,7 +17,7 @@ __all__ = ["build_vgg_cnn_m_1024_backbone", "vgg_cnn_m_features"]
 
 class LocalResponseNorm(nn.LocalResponseNorm):
     """
-    Same, in float32: the squares of what conv1 makes of pixels from 0 to 255 overflow float16.
+    Computed in float32: the squares of conv1's output overflow float16.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -26,11 +26,10 @@ class LocalResponseNorm(nn.LocalResponseNorm):
 
 def vgg_cnn_m_features(in_channels: int = 3) -> nn.Sequential:
     """
-    The convolutional layers of VGG_CNN_M and its variants, under the names that they have in Caffe.
-    Their last pooling is that of the RoIs. As stages of a :class:`TorchvisionBackbone`, they are
-    conv1 (stride 2), conv2 (8), and conv3 to conv5 (16).
+    The convolutional layers of VGG_CNN_M and its variants, with Caffe's names. RoI pooling replaces
+    the last pooling. :class:`TorchvisionBackbone` divides them into the stages conv1 (stride 2),
+    conv2 (8) and conv3 to conv5 (16).
     """
-
     features = nn.Sequential(
         OrderedDict(
             conv1=nn.Conv2d(in_channels, 96, 7, stride=2),
@@ -58,7 +57,7 @@ def vgg_cnn_m_features(in_channels: int = 3) -> nn.Sequential:
 @BACKBONE_REGISTRY.register()
 def build_vgg_cnn_m_1024_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TorchvisionBackbone:
     """
-    Create the backbone of VGG_CNN_M_1024 from config, with random weights. It returns "stage3".
+    Create a randomly initialized VGG_CNN_M_1024 backbone from config. It returns "stage3".
     """
     return TorchvisionBackbone(
         vgg_cnn_m_features(input_shape.channels), freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT

@@ -1,5 +1,5 @@
 """
-Box head of VGG.
+The box head of VGG.
 """
 
 import fvcore.nn.weight_init as weight_init
@@ -15,24 +15,24 @@ __all__ = ["VGGBoxHead"]
 @ROI_BOX_HEAD_REGISTRY.register()
 class VGGBoxHead(nn.Sequential):
     """
-    The fully connected layers of VGG before its class scores, fc6 and fc7, each followed by relu
-    and dropout: the head of Fast R-CNN (Girshick 2015, arXiv:1504.08083).
+    VGG's fully connected layers fc6 and fc7, each followed by ReLU and dropout: the head of Fast
+    R-CNN (Girshick 2015, arXiv:1504.08083).
     """
 
     @configurable
     def __init__(self, input_shape: ShapeSpec, *, fc_dims: list[int], dropout: float = 0.5):
         """
         Args:
-            input_shape (ShapeSpec): shape of the features of a RoI.
-            fc_dims (list[int]): the output dimensions of fc6, fc7, ...
-            dropout (float): the probability that a value becomes 0 in training.
+            input_shape (ShapeSpec): shape of a RoI's features.
+            fc_dims (list[int]): output dimensions of fc6, fc7, ...
+            dropout (float): probability that training zeroes a value.
         """
         super().__init__()
         if not fc_dims:
-            raise ValueError("MODEL.ROI_BOX_HEAD.FC_DIMS must have a dimension for each layer.")
+            raise ValueError("MODEL.ROI_BOX_HEAD.FC_DIMS is empty. It needs one dimension a layer.")
         if not 0 <= dropout < 1:
             raise ValueError(
-                f"MODEL.ROI_BOX_HEAD.DROPOUT must be from 0 to less than 1, and is {dropout}."
+                f"MODEL.ROI_BOX_HEAD.DROPOUT is {dropout}. It must be at least 0 and below 1."
             )
         self.add_module("flatten", nn.Flatten())
         dim = input_shape.channels * input_shape.height * input_shape.width
@@ -56,8 +56,4 @@ class VGGBoxHead(nn.Sequential):
     @property
     @torch.jit.unused
     def output_shape(self) -> ShapeSpec:
-        """
-        Returns:
-            ShapeSpec: the output feature shape.
-        """
         return ShapeSpec(channels=self._output_size)

@@ -17,12 +17,12 @@ __all__ = ["HeuristicROIHeads"]
 @ROI_HEADS_REGISTRY.register()
 class HeuristicROIHeads(IgnoreRegionsMixin, StandardROIHeads):
     """
-    :class:`StandardROIHeads` with what a comparison with OHEM needs and they lack: ignore regions,
-    and `bg_lo`, the heuristic of Fast R-CNN that OHEM makes superfluous.
+    The baseline to compare OHEM with: :class:`StandardROIHeads` with ignore regions and `bg_lo`,
+    Fast R-CNN's heuristic for hard background, which OHEM makes unnecessary.
 
-    RoIs are sampled at random, at most `positive_fraction` of them foreground. Background are
-    those whose largest IoU with an object is from `bg_lo` to below the foreground's; those below
-    it, as all of an image without objects, are not trained on.
+    RoIs are sampled at random, at most `positive_fraction` of them foreground. Background RoIs are
+    those whose largest IoU with an object is at least `bg_lo`. RoIs below it, such as all RoIs of
+    an image without objects, are not trained on.
     """
 
     proposal_matcher: Matcher
@@ -31,8 +31,7 @@ class HeuristicROIHeads(IgnoreRegionsMixin, StandardROIHeads):
     def __init__(self, *, bg_lo: float = 0.0, **kwargs: Any):
         """
         Args:
-            bg_lo (float): the lowest IoU of background. 0 makes all that is not foreground
-                background.
+            bg_lo (float): lowest IoU of background RoIs. 0: all RoIs are foreground or background.
             kwargs: arguments of :class:`StandardROIHeads`.
 
         Raises:
@@ -40,15 +39,15 @@ class HeuristicROIHeads(IgnoreRegionsMixin, StandardROIHeads):
         """
         super().__init__(**kwargs)
         matcher = self.proposal_matcher
-        thresholds = matcher.thresholds[1:-1]  # it has added infinity at both ends
+        thresholds = matcher.thresholds[1:-1]  # without the infinities that Matcher adds
         if not 0 <= bg_lo <= thresholds[0]:
             raise ValueError(
-                "MODEL.ROI_HEADS.BG_LO must be from 0 to the lowest of MODEL.ROI_HEADS."
-                f"IOU_THRESHOLDS ({thresholds[0]}), and is {bg_lo!r}."
+                f"MODEL.ROI_HEADS.BG_LO is {bg_lo!r}. It must be from 0 to the lowest of "
+                f"MODEL.ROI_HEADS.IOU_THRESHOLDS ({thresholds[0]})."
             )
         self.bg_lo = bg_lo
         if bg_lo > 0:
-            # The label -1 is not sampled.
+            # Label -1 is not sampled.
             self.proposal_matcher = Matcher([bg_lo, *thresholds], [-1, *matcher.labels])
 
     @classmethod
@@ -64,8 +63,7 @@ class HeuristicROIHeads(IgnoreRegionsMixin, StandardROIHeads):
         See :meth:`ROIHeads.label_and_sample_proposals`.
         """
         if self.bg_lo > 0:
-            # It takes all proposals of an image without objects for background, whatever the
-            # matcher says.
+            # Without objects, detectron2 skips the matcher and labels all RoIs background.
             proposals = [
                 p if len(t) > 0 else p[:0] for p, t in zip(proposals, targets, strict=True)
             ]

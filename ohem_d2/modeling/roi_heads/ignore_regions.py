@@ -1,5 +1,5 @@
 """
-RoIs on regions of which the annotations say neither object nor background.
+RoIs on ignore regions, which are neither object nor background.
 """
 
 from typing import Any
@@ -8,7 +8,6 @@ import torch
 from detectron2.config import configurable
 from detectron2.modeling.roi_heads import ROIHeads
 from detectron2.structures import Instances, pairwise_ioa
-from torch import Tensor
 
 __all__ = ["DEFAULT_IOA_THRESH", "IgnoreRegionsMixin", "remove_ignored_proposals"]
 
@@ -23,35 +22,32 @@ def remove_ignored_proposals(
     ioa_thresh: float = DEFAULT_IOA_THRESH,
 ) -> list[Instances]:
     """
-    Remove the proposals that an ignore region covers: what is on them may be an object without a
-    box of its own, so they are neither foreground nor background.
+    Remove the proposals that an ignore region covers. They may show an object without a box of its
+    own, so they are neither foreground nor background.
 
     Args:
-        proposals (list[Instances]): for each image, the proposals with the field
-            "proposal_boxes".
-        targets (list[Instances]): for each image the objects; the regions are looked for in
-            :class:`TargetsWithIgnoreRegions`, and other :class:`Instances` have none.
-        ioa_thresh (float): remove a proposal if a larger part of its area lies in one region.
+        proposals (list[Instances]): the proposals of each image, with the field "proposal_boxes".
+        targets (list[Instances]): the objects of each image. :class:`TargetsWithIgnoreRegions`
+            have regions, other :class:`Instances` have none.
+        ioa_thresh (float): remove a proposal if a larger share of its area lies in one region.
 
     Returns:
-        list[Instances]: for each image, the proposals that are left, in their order.
+        list[Instances]: the remaining proposals of each image, in their order.
     """
-    return [
-        p[~_is_covered(p, t, ioa_thresh)] if len(getattr(t, "ignore_boxes", ())) else p
-        for p, t in zip(proposals, targets, strict=True)
-    ]
-
-
-def _is_covered(proposals: Instances, targets: Instances, ioa_thresh: float) -> Tensor:
-    # (number of regions, R): the share of each proposal that lies in each region
-    ioa = pairwise_ioa(targets.ignore_boxes, proposals.proposal_boxes)
-    return (ioa > ioa_thresh).any(dim=0)
+    ret = []
+    for proposals_per_image, targets_per_image in zip(proposals, targets, strict=True):
+        regions = getattr(targets_per_image, "ignore_boxes", ())
+        if len(regions):
+            ioa = pairwise_ioa(regions, proposals_per_image.proposal_boxes)  # (#regions, Ri)
+            proposals_per_image = proposals_per_image[~(ioa > ioa_thresh).any(dim=0)]
+        ret.append(proposals_per_image)
+    return ret
 
 
 class IgnoreRegionsMixin(ROIHeads):
     """
-    For any subclass of :class:`ROIHeads`, named before it: proposals on ignore regions are not
-    trained on. Boxes of the ground truth are, wherever they are.
+    A mixin for subclasses of :class:`ROIHeads`, named before them: they do not train on proposals
+    in ignore regions. Ground-truth boxes are always trained on.
     """
 
     @configurable
@@ -62,13 +58,13 @@ class IgnoreRegionsMixin(ROIHeads):
             kwargs: arguments of the ROI heads.
 
         Raises:
-            ValueError: if the threshold is not from 0 to 1.
+            ValueError: if the threshold is outside 0 to 1.
         """
         super().__init__(**kwargs)
         if not 0 <= ignore_ioa_thresh <= 1:
             raise ValueError(
-                "MODEL.ROI_HEADS.IGNORE_IOA_THRESH must be from 0 to 1, and is "
-                f"{ignore_ioa_thresh!r}."
+                f"MODEL.ROI_HEADS.IGNORE_IOA_THRESH is {ignore_ioa_thresh!r}. It must be from 0 "
+                "to 1."
             )
         self.ignore_ioa_thresh = ignore_ioa_thresh
 
@@ -76,8 +72,8 @@ class IgnoreRegionsMixin(ROIHeads):
     def from_config(cls, cfg, input_shape):
         if "IGNORE_IOA_THRESH" not in cfg.MODEL.ROI_HEADS:
             raise KeyError(
-                f"{cls.__name__} needs keys that detectron2 does not have: call "
-                "ohem_d2.add_ohem_config(cfg) before the config file is merged."
+                f"The config lacks the keys of {cls.__name__}: call ohem_d2.add_ohem_config(cfg) "
+                "before merging a config file."
             )
         ret = super().from_config(cfg, input_shape)
         ret["ignore_ioa_thresh"] = cfg.MODEL.ROI_HEADS.IGNORE_IOA_THRESH

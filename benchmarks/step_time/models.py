@@ -1,13 +1,9 @@
 """
-The models whose training steps benchmarks/step_time.py compares, and what they are fed with.
+The models whose training steps are compared, and their inputs.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
-import loss_layer  # noqa: F401  (registers its heads)
 import torch
 from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg
@@ -17,6 +13,8 @@ from detectron2.structures import Boxes, ImageList, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
+from benchmarks.provenance import ROOT
+from benchmarks.step_time import loss_layer  # noqa: F401  (registers its heads)
 from ohem_d2 import add_ohem_config
 
 __all__ = [
@@ -30,27 +28,24 @@ __all__ = [
     "Variant",
     "build_variants",
     "make_inputs",
-    "use_tf32",
 ]
 
-ROOT = Path(__file__).resolve().parent.parent
-NUM_OBJECTS = 8  # an image: COCO has 7 on average
-NEAR = 0.25  # the share of the proposals that are on an object, as a trained RPN's
+NUM_OBJECTS = 8  # per image: COCO has 7 on average
+NEAR = 0.25  # the share of proposals near an object, as from a trained RPN
 
 
 class Variant(NamedTuple):
     name: str
     heads: str  # MODEL.ROI_HEADS.NAME
     batch_size: int  # B, MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
-    max_ratio: Optional[float] = None  # the target: its step takes at most so many of the reference
     half_precision: bool = False  # MODEL.OHEM.MINING_HALF_PRECISION
-    is_loss_layer: bool = False
 
 
 class Model(NamedTuple):
     config: str  # a file
     image_size: tuple[int, int]  # height, width
-    num_proposals: int  # an image, what the config's RPN leaves of it in training
+    num_proposals: int  # per image, what the config's RPN leaves in training
+    foreground: str  # MODEL.OHEM.FOREGROUND; "sampled" gives a mask head as many RoIs as stock
     variants: tuple[Variant, ...]  # the first is the reference
     options: tuple[Any, ...] = ()  # of the config, keys and values in turn
     has_sweep: bool = False  # whether to measure mining by the number of RoIs
@@ -71,25 +66,27 @@ MODELS = {
         model_zoo.get_config_file("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"),
         FPN_SIZE,
         1000,
+        "sampled",
         (
             Variant(STOCK, "StandardROIHeads", 512),
-            Variant(OHEM, "OHEMROIHeads", 128, max_ratio=1.05),
+            Variant(OHEM, "OHEMROIHeads", 128),
             Variant(HALF, "OHEMROIHeads", 128, half_precision=True),
             Variant(EQUAL, "OHEMROIHeads", 512),
-            Variant(LOSS_LAYER, "LossLayerOHEMROIHeads", 128, is_loss_layer=True),
+            Variant(LOSS_LAYER, "LossLayerOHEMROIHeads", 128),
         ),
         has_sweep=True,
     ),
-    # Both without the heuristic bg_lo, so that they differ in the heads alone.
+    # Without the heuristic bg_lo, so that the variants differ only in the heads.
     "VGG16": Model(
         str(ROOT / "configs/PascalVOC-Detection/fast_rcnn_VGG16_bg_lo_0.yaml"),
         (600, 800),
         2000,
+        "mined",
         (
             Variant(STOCK, "HeuristicROIHeads", 64),
-            Variant(OHEM, "OHEMROIHeads", 64, max_ratio=1.3),
-            Variant(HALF, "OHEMROIHeads", 64, max_ratio=1.3, half_precision=True),
-            Variant(LOSS_LAYER, "LossLayerOHEMROIHeads", 64, is_loss_layer=True),
+            Variant(OHEM, "OHEMROIHeads", 64),
+            Variant(HALF, "OHEMROIHeads", 64, half_precision=True),
+            Variant(LOSS_LAYER, "LossLayerOHEMROIHeads", 64),
         ),
         has_sweep=True,
     ),
@@ -97,6 +94,7 @@ MODELS = {
         model_zoo.get_config_file("Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml"),
         FPN_SIZE,
         1000,
+        "sampled",
         (
             Variant(STOCK, "CascadeROIHeads", 512),
             Variant(OHEM, "OHEMCascadeROIHeads", 128),
@@ -107,16 +105,17 @@ MODELS = {
         model_zoo.get_config_file("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"),
         FPN_SIZE,
         1000,
+        "sampled",
         (
             Variant(STOCK, "StandardROIHeads", 512),
             Variant(OHEM, "OHEMROIHeads", 128),
         ),
     ),
-    # It has no heads with the loss layer.
     "R50-C4": Model(
         model_zoo.get_config_file("COCO-Detection/faster_rcnn_R_50_C4_1x.yaml"),
         FPN_SIZE,
         2000,
+        "sampled",
         (
             Variant(STOCK, "Res5ROIHeads", 512),
             Variant(OHEM, "OHEMRes5ROIHeads", 128),
@@ -132,7 +131,7 @@ def build_variants(model: Model, inputs: list[dict], device: str) -> dict[str, G
 
     Returns:
         dict[str, GeneralizedRCNN]: by the variant's name, in training mode. All have the same
-        weights, random ones, and proposals.
+        random weights and the same proposals.
     """
     built: dict[str, GeneralizedRCNN] = {}
     weights: dict[str, Tensor] = {}
@@ -146,7 +145,7 @@ def build_variants(model: Model, inputs: list[dict], device: str) -> dict[str, G
         built[variant.name] = network
     for network in built.values():
         if hasattr(network.proposal_generator, "rpn_head"):
-            network.proposal_generator = _MadeProposals(network.proposal_generator, inputs)
+            network.proposal_generator = _GivenProposals(network.proposal_generator, inputs)
     return built
 
 
@@ -159,6 +158,8 @@ def _config(model: Model, variant: Variant, device: str) -> CfgNode:
     cfg.MODEL.WEIGHTS = ""
     cfg.MODEL.ROI_HEADS.NAME = variant.heads
     cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = variant.batch_size
+    cfg.MODEL.OHEM.FOREGROUND = model.foreground
+    cfg.MODEL.OHEM.WARMUP_ITERS = 0
     cfg.MODEL.OHEM.MINING_HALF_PRECISION = variant.half_precision
     return cfg
 
@@ -166,9 +167,8 @@ def _config(model: Model, variant: Variant, device: str) -> CfgNode:
 @torch.no_grad()
 def _calibrate(network: GeneralizedRCNN, inputs: list[dict]) -> None:
     """
-    Give the frozen batch norms the statistics of these inputs, as those of trained weights have
-    the statistics of the data. Features of random weights would grow from block to block without
-    them, until losses are not finite.
+    Give the frozen batch norms the statistics of these inputs. Without them, features of random
+    weights would grow from block to block until losses are not finite.
     """
 
     def set_statistics(layer: FrozenBatchNorm2d, args: tuple[Tensor]) -> None:
@@ -186,11 +186,11 @@ def _calibrate(network: GeneralizedRCNN, inputs: list[dict]) -> None:
         raise FloatingPointError(f"The losses of random weights are not finite: {losses}")
 
 
-class _MadeProposals(nn.Module):
+class _GivenProposals(nn.Module):
     """
-    An RPN at work, and in place of its proposals those of the inputs. Random weights find no
-    object, and how many proposals NMS leaves of theirs is by chance; what RoI heads cost depends on
-    both.
+    Runs an RPN, and returns the proposals of the inputs instead of its own. With random weights an
+    RPN finds no object, and NMS leaves a random number of its proposals; the cost of RoI heads
+    depends on both.
     """
 
     def __init__(self, rpn: nn.Module, inputs: list[dict]):
@@ -208,7 +208,7 @@ class _MadeProposals(nn.Module):
 def make_inputs(model: Model, num_images: int, num_proposals: Optional[int] = None) -> list[dict]:
     """
     Args:
-        num_proposals (int): an image. None for the model's.
+        num_proposals (int): per image. None for the model's.
 
     Returns:
         list[dict]: images of random pixels, in detectron2's standard format, with NUM_OBJECTS
@@ -262,18 +262,3 @@ def _random_boxes(count: int, image_size: tuple[int, int], generator: torch.Gene
     half = height / 2 * 2 ** (-1 - 3 * torch.rand(count, 2, generator=generator))
     corners = torch.cat([centers - half, centers + half], dim=1)
     return corners.clamp(min=0).minimum(size.repeat(2))
-
-
-@contextmanager
-def use_tf32(enabled: bool) -> Iterator[None]:
-    """
-    Have a GPU multiply float32 with its tensor cores, or not. PyTorch's default is neither: it does
-    in convolutions alone.
-    """
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = enabled
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before

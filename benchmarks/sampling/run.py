@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """
-One of the runs that benchmarks/compare_sampling.py starts: train_net.py, then the mean loss over
-all RoIs of each of its checkpoints. What came out is in result.json of its folder.
+One training of benchmarks.sampling.compare: train_net.py, then the mean loss over all RoIs of each
+of its checkpoints. Writes result.json to the folder of the run.
 """
 
 import argparse
@@ -15,27 +14,27 @@ from typing import Any
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser
-from detectron2.modeling import build_model
-from kept_rois import hard_by_iou
-from provenance import provenance
-from sampling_experiments import (
+from detectron2.evaluation import inference_context
+from detectron2.modeling import GeneralizedRCNN, build_model
+
+import train_net
+from benchmarks.provenance import provenance, require_clean_commit
+from benchmarks.sampling.datasets import register
+from benchmarks.sampling.experiments import (
     CONFIGS,
     DATASETS,
     RECIPES,
     Run,
     config_digest,
-    num_iterations,
     options_of,
-    register,
 )
-
-import train_net
 from ohem_d2.engine import fall_back_to_cpu, load_config
 from ohem_d2.evaluation import build_mean_roi_loss_loader, mean_roi_loss
+from ohem_d2.evaluation.mean_roi_loss import features_and_rois
 from ohem_d2.utils import read_metrics, write_json
 
 NUM_CHECKPOINTS = 4
-NUM_LOOK_IMAGES = 60  # training images whose RoIs are looked at
+NUM_IMAGES = 60  # training images whose RoIs are measured
 
 # What is kept of metrics.json, and its name in result.json.
 CURVES = {
@@ -53,39 +52,52 @@ def to_opts(options: Mapping[str, Any]) -> list[Any]:
 def train_and_evaluate(config_file: str, options: Mapping[str, Any]) -> bool:
     """
     Returns:
-        bool: whether training went to its end. If not, its loss was not finite at some point.
+        bool: False if training diverged, that is, its loss was not finite.
     """
     args = default_argument_parser().parse_args(["--config-file", config_file])
     args.opts = to_opts(options)
     try:
         train_net.main(args)
-    except FloatingPointError:  # of detectron2's
+    except FloatingPointError:  # detectron2's
         return False
     return True
 
 
-def look_at_rois(cfg: CfgNode, folder: Path) -> dict[str, Any]:
+def measure_rois(cfg: CfgNode, folder: Path) -> dict[str, Any]:
     """
     Args:
-        cfg (CfgNode): says which loss is measured, and on which images.
-        folder (Path): OUTPUT_DIR of the run.
+        cfg (CfgNode): names the loss to measure and the images.
+        folder (Path): the run's OUTPUT_DIR.
 
     Returns:
-        dict: "mean_roi_loss", for each checkpoint the number of iterations behind it and the mean
-        loss over all RoIs of the first training images; and "hard_by_iou", of the last checkpoint.
+        dict: "mean_roi_loss", the iterations behind each checkpoint and its mean loss over all RoIs
+        of the first training images; and "foreground_share" of these RoIs for the last checkpoint.
     """
     model = build_model(cfg)
     loader = build_mean_roi_loss_loader(cfg, cfg.DATASETS.TRAIN[0])
-    inputs = list(islice(loader, NUM_LOOK_IMAGES))
+    inputs = list(islice(loader, NUM_IMAGES))
     losses: list[tuple[int, float]] = []
     for file in sorted(folder.glob("model_*[0-9].pth")):
         DetectionCheckpointer(model).load(str(file))
         iterations = int(file.stem.removeprefix("model_")) + 1
         losses.append((iterations, mean_roi_loss(model, inputs)))
-    batch_size = cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
     # A run may diverge before its first checkpoint.
-    by_iou = hard_by_iou(model, inputs, batch_size) if losses else None
-    return {"mean_roi_loss": losses, "hard_by_iou": by_iou}
+    share = foreground_share(model, inputs) if losses else None
+    return {"mean_roi_loss": losses, "foreground_share": share}
+
+
+def foreground_share(model: GeneralizedRCNN, inputs: list[list[dict]]) -> float:
+    """
+    Returns:
+        float: the share of foreground in all RoIs that the model proposes.
+    """
+    num_foreground, count = 0, 0
+    with inference_context(model):
+        for batch in inputs:
+            for rois in features_and_rois(model, batch)[1]:
+                num_foreground += int((rois.gt_classes < model.roi_heads.num_classes).sum())
+                count += len(rois)
+    return num_foreground / count
 
 
 def summarize(metrics: list[dict[str, float]], iterations: int, finished: bool) -> dict[str, Any]:
@@ -96,13 +108,12 @@ def summarize(metrics: list[dict[str, float]], iterations: int, finished: bool) 
         finished (bool): from :func:`train_and_evaluate`.
 
     Returns:
-        dict: "AP" and "AP50" in percent or, if it did not finish, "diverged_at", the iteration;
-        how long training took; and its curves. The time is that of the iterations that are
-        logged, each the median of the 20 before it: others, in which the machine did something
-        else, do not count.
+        dict: "AP" and "AP50" in percent or, if training diverged, the iteration "diverged_at"; the
+        seconds of the training; and its curves.
     """
     lines = [x for x in metrics if "total_loss" in x]
-    # The first iterations have no time, so a run that diverges at once has none.
+    # Each logged time is the median of 20 iterations, so pauses of the machine do not count. The
+    # first iterations have none.
     seconds = fmean([x["time"] for x in lines if "time" in x] or [math.nan])
     scores = metrics[-1] if finished else {}
     return {
@@ -120,42 +131,44 @@ def summarize(metrics: list[dict[str, float]], iterations: int, finished: bool) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--backbone-weights", required=True)
+    parser.add_argument("--data", type=Path, required=True, help="the folder of the datasets")
+    parser.add_argument("--backbone-weights", required=True, help="a checkpoint of the backbone")
     parser.add_argument("--output", type=Path, required=True, help="the folder of this run")
-    parser.add_argument("dataset")
-    parser.add_argument("recipe")
+    parser.add_argument("--trial", action="store_true", help="accept a changed work tree")
+    parser.add_argument("dataset", choices=DATASETS)
+    parser.add_argument("recipe", choices=RECIPES)
     parser.add_argument("seed", type=int)
     args = parser.parse_args()
 
+    if not args.trial:
+        require_clean_commit()
     origin = provenance()  # before files are edited while it runs
     run = Run(args.dataset, args.recipe, args.seed)
-    dataset, recipe = DATASETS[run.dataset], RECIPES[run.recipe]
-    names = register(run.dataset, args.data)
+    dataset = DATASETS[run.dataset]
+    train, test = register(run.dataset, args.data)
     config_file = str(CONFIGS / dataset.config)
-    setting = {
+    iterations = load_config(config_file, to_opts(options_of(run))).SOLVER.MAX_ITER
+    shared = {
         **dataset.options,
-        "DATASETS.TRAIN": (names.train,),
-        "DATASETS.TEST": (names.test,),
+        "DATASETS.TRAIN": (train,),
+        "DATASETS.TEST": (test,),
         "MODEL.WEIGHTS": args.backbone_weights if dataset.pretrained else "",
         "OUTPUT_DIR": str(args.output),
         "SEED": run.seed,
+        "SOLVER.CHECKPOINT_PERIOD": max(iterations // NUM_CHECKPOINTS, 1),
     }
-    iterations = num_iterations(run)
-    setting["SOLVER.CHECKPOINT_PERIOD"] = max(iterations // NUM_CHECKPOINTS, 1)
-    finished = train_and_evaluate(config_file, {**setting, **recipe.options})
+    finished = train_and_evaluate(config_file, {**shared, **RECIPES[run.recipe].options})
 
-    # One loss for all recipes, the reference's, and on images with all of their annotations.
-    setting["DATASETS.TRAIN"] = (names.complete_train,)
-    cfg = load_config(config_file, to_opts(setting))
+    # Without the recipe's options: the loss is measured in the same way for all.
+    cfg = load_config(config_file, to_opts(shared))
     fall_back_to_cpu(cfg)
     result = {
         **run._asdict(),
-        "options": options_of(run.dataset, run.recipe),
+        "options": options_of(run),
         "config": config_digest(dataset.config),
         "iterations": iterations,
         **summarize(read_metrics(args.output), iterations, finished),
-        **look_at_rois(cfg, args.output),
+        **measure_rois(cfg, args.output),
         **origin,
     }
     write_json(args.output / "result.json", result)

@@ -8,18 +8,17 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
-import loss_layer
 import torch
 from detectron2.modeling import GeneralizedRCNN
-from measure import synchronize
 from torch import Tensor
 
+from benchmarks.measure import synchronize
+from benchmarks.step_time import loss_layer
 from ohem_d2.modeling.roi_heads import ohem, read_only_pass
 
-__all__ = ["HEADS_PARTS", "LOSS_AND_SELECTION", "PARTS", "PRECISIONS", "time_parts", "train_step"]
+__all__ = ["PARTS", "PRECISIONS", "time_parts", "train_step"]
 
-# bfloat16: automatic mixed precision. tf32: see use_tf32, which the caller sets.
-PRECISIONS = ("float32", "tf32", "bfloat16")
+PRECISIONS = ("float32", "bfloat16")  # the latter is automatic mixed precision
 
 BACKBONE, LABELS, READ_ONLY, LOSS_AND_SELECTION, TRAINED, HEADS_BACKWARD, BACKWARD, REST = PARTS = (
     "backbone and RPN",
@@ -29,15 +28,13 @@ BACKBONE, LABELS, READ_ONLY, LOSS_AND_SELECTION, TRAINED, HEADS_BACKWARD, BACKWA
     "trained pass",
     "backward of RoI heads",
     "backward of backbone and RPN",
-    "rest",  # images normalized, targets and proposals moved, gradients set to none
+    "rest",  # normalizing images, moving targets and proposals, resetting gradients
 )
-# What a read-only pass and a loss layer differ in.
-HEADS_PARTS = (READ_ONLY, LOSS_AND_SELECTION, TRAINED, HEADS_BACKWARD)
 
 
 def train_step(network: GeneralizedRCNN, inputs: list[dict], precision: str, device: str) -> None:
     """
-    Forward and backward, from no gradients on. Without the optimizer, which is the same for all.
+    Forward and backward, starting without gradients. The optimizer, the same for all, is left out.
     """
     network.zero_grad(set_to_none=True)
     with _autocast(precision, device):
@@ -49,12 +46,12 @@ def time_parts(
     network: GeneralizedRCNN, inputs: list[dict], precision: str, device: str
 ) -> dict[str, float]:
     """
-    :func:`train_step` with a stopwatch. The backward pass is cut in two at the features that the
-    RoI heads get, which changes no gradient. On a GPU, it waits for each part before the next
-    begins, and so takes longer than the step does.
+    :func:`train_step` with a stopwatch. The backward pass is cut in two at the input features of
+    the RoI heads, which changes no gradient. On a GPU each part waits for the one before, so this
+    takes longer than the step does.
 
     Returns:
-        dict[str, float]: milliseconds of each of PARTS. Their sum is the time of the step.
+        dict[str, float]: milliseconds of each of PARTS. They sum up to the time of the step.
     """
     watch = _Stopwatch()
     heads = network.roi_heads
@@ -80,7 +77,7 @@ def time_parts(
             time_calls(network.proposal_generator, "forward", BACKBONE)
         time_calls(heads, "label_and_sample_proposals", LABELS)
         time_calls(ohem, "label_rois", LABELS)
-        time_calls(ohem, "read_only_roi_losses", READ_ONLY)
+        time_calls(ohem, "compute_roi_losses", READ_ONLY)
         time_calls(read_only_pass, "roi_losses", LOSS_AND_SELECTION)
         time_calls(loss_layer, "roi_losses", LOSS_AND_SELECTION)
         if isinstance(heads, ohem.OHEMMixin):
@@ -105,7 +102,7 @@ def _backward(losses: dict[str, Tensor], features: list[Tensor], leaves: list[Te
     """
     From the losses, and from features whose gradients are those of `leaves`.
     """
-    # The heads do not use all features: the RPN alone has FPN's p6.
+    # The heads do not use all features: only the RPN uses FPN's p6.
     used = [
         (x, leaf.grad) for x, leaf in zip(features, leaves, strict=True) if leaf.grad is not None
     ]
@@ -115,8 +112,8 @@ def _backward(losses: dict[str, Tensor], features: list[Tensor], leaves: list[Te
 
 class _Stopwatch:
     """
-    It runs for one part at a time. A part within another stops that one meanwhile, so no time
-    counts twice, and all parts sum up to the time from start to stop.
+    Runs for one part at a time. A part within another pauses the outer one: no time counts twice,
+    and the parts sum up to the time from start to stop.
     """
 
     def start(self, part: str) -> None:

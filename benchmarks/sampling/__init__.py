@@ -1,0 +1,3 @@
+"""
+Trainings that differ only in how RoIs are sampled.
+"""

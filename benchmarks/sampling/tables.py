@@ -1,0 +1,278 @@
+"""
+What the recorded runs say, in numbers and tables.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pandas as pd
+from scipy.stats import ttest_1samp
+
+from benchmarks.measure import make_table
+from benchmarks.provenance import made_by
+from benchmarks.sampling.experiments import DATASETS, EXPERIMENTS, RECIPES
+
+__all__ = [
+    "Comparison",
+    "Difference",
+    "ap_by_seed",
+    "compare_with_random",
+    "experiment_tables",
+    "mean_roi_loss",
+    "paired_difference",
+    "recipes_table",
+    "summary_table",
+    "verdict",
+]
+
+COMMAND = "python -m benchmarks.sampling.compare --data DATA --classifier CLASSIFIER"
+
+
+class Difference(NamedTuple):
+    """
+    The difference in AP between two recipes. It is taken within each seed, whose runs share initial
+    weights and the order of images, and so varies less than the difference of two means.
+    """
+
+    values: tuple[float, ...]  # one per seed
+    mean: float
+    low: float  # 95 % interval of the mean, by Student's t. NaN for fewer than two seeds
+    high: float
+
+    @property
+    def sign(self) -> int:
+        """
+        1 if the whole interval is above 0, -1 if it is below, 0 if it contains 0.
+        """
+        return int(self.low > 0) - int(self.high < 0)
+
+    @property
+    def text(self) -> str:
+        """
+        "+4.3 (1.2 to 7.4)", or "-" without an interval.
+        """
+        if math.isnan(self.low):
+            return "-"
+        mean, low, high = (round(x, 1) + 0.0 for x in (self.mean, self.low, self.high))  # no -0.0
+        return f"{mean:+.1f} ({low:.1f} to {high:.1f})"
+
+
+def paired_difference(values: pd.Series, reference: pd.Series) -> Difference:
+    """
+    Args:
+        values, reference: AP by seed. Seeds that are not in both do not count.
+    """
+    differences = (values - reference).dropna()
+    low = high = math.nan
+    if len(differences) > 1:
+        low, high = ttest_1samp(differences, 0).confidence_interval(0.95)
+    return Difference(tuple(differences), differences.mean(), float(low), float(high))
+
+
+def ap_by_seed(runs: pd.DataFrame, dataset: str, recipes: Sequence[str]) -> pd.DataFrame:
+    """
+    Returns:
+        pd.DataFrame: the AP of a row per seed and a column per recipe, NaN where a run is missing.
+    """
+    table = runs[runs["dataset"] == dataset].pivot(index="seed", columns="recipe", values="AP")
+    return table.reindex(columns=list(recipes)).astype(float)
+
+
+def step_ratio(runs: pd.DataFrame, dataset: str, recipe: str, references: Sequence[str]) -> float:
+    """
+    Returns:
+        float: time of an iteration of a recipe, divided by that of the references on the same
+        machine: the median over the seeds. NaN if no machine ran both.
+    """
+    runs = runs[runs["dataset"] == dataset].set_index("machine")
+    seconds = runs["seconds_per_iteration"].astype(float)
+    reference = seconds[runs["recipe"].isin(references)].groupby("machine").median()
+    return float((seconds[runs["recipe"] == recipe] / reference).median())
+
+
+class Comparison(NamedTuple):
+    """
+    OHEM beside random sampling: a row of the first table of docs/results.md, with the AP by seed,
+    of the seeds that ran with both.
+    """
+
+    dataset: str
+    iterations: int
+    random: pd.Series
+    mined: pd.Series  # at equal iterations
+    difference: Difference
+    longer: pd.Series  # random sampling at equal time, NaN where a run is missing
+    longer_difference: Difference  # OHEM's AP minus that
+    step_ratio: float
+
+    @property
+    def noun(self) -> str:
+        title = DATASETS[self.dataset].title
+        return title[0].lower() + title[1:]
+
+
+def compare_with_random(runs: pd.DataFrame) -> list[Comparison]:
+    comparisons = []
+    for experiment in (EXPERIMENTS["main"], EXPERIMENTS["longer"]):
+        random, mined, *_, longer = experiment.recipes
+        for dataset in experiment.datasets:
+            ap = ap_by_seed(runs, dataset, (random, mined, longer)).dropna(subset=[random, mined])
+            if ap.empty:
+                continue
+            these = runs[(runs["dataset"] == dataset) & (runs["recipe"] == mined)]
+            comparisons.append(
+                Comparison(
+                    dataset,
+                    int(these["iterations"].iloc[0]),
+                    ap[random],
+                    ap[mined],
+                    paired_difference(ap[mined], ap[random]),
+                    ap[longer],
+                    paired_difference(ap[mined], ap[longer]),
+                    step_ratio(runs, dataset, mined, (random, longer)),
+                )
+            )
+    return sorted(comparisons, key=lambda x: list(DATASETS).index(x.dataset))
+
+
+def summary_table(comparisons: Sequence[Comparison]) -> str:
+    rows = [
+        {
+            "dataset": f"{DATASETS[x.dataset].title}, {x.iterations:,} iterations",
+            "detector": DATASETS[x.dataset].detector,
+            "AP, random": _mean_and_deviation(x.random),
+            "AP, OHEM, equal iterations": _mean_and_deviation(x.mined),
+            "difference (95 % interval)": x.difference.text,
+            "n": len(x.difference.values),
+            "AP, random, equal time": _mean_and_deviation(x.longer.dropna()),
+            "step time ratio": _number(x.step_ratio, 2),
+        }
+        for x in comparisons
+    ]
+    return make_table(rows, num_left=2)
+
+
+def verdict(comparisons: Sequence[Comparison], name: str) -> str:
+    """
+    Args:
+        name (str): "difference" or "longer_difference".
+
+    Returns:
+        str: "significantly higher on cats (700 iterations: +3.0) and cows (700 iterations: +2.0);
+        not significantly different on dogs (700 iterations: -0.4)".
+    """
+    phrases = []
+    for sign, words in (
+        (1, "significantly higher"),
+        (-1, "significantly lower"),
+        (0, "not significantly different"),
+    ):
+        names = [
+            f"{x.noun} ({x.iterations:,} iterations: {getattr(x, name).mean:+.1f})"
+            for x in comparisons
+            if getattr(x, name).values and getattr(x, name).sign == sign
+        ]
+        if names:
+            listed = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+            phrases.append(f"{words} on {listed}")
+    return "; ".join(phrases)
+
+
+def experiment_tables(runs: pd.DataFrame, name: str) -> str:
+    """
+    Returns:
+        str: for each dataset of an experiment that has runs, a table of its recipes, and one of
+        the AP of each seed.
+    """
+    experiment = EXPERIMENTS[name]
+    blocks = []
+    for dataset in experiment.datasets:
+        these = runs[
+            (runs["dataset"] == dataset)
+            & runs["recipe"].isin(experiment.recipes)
+            & runs["seed"].isin(experiment.seeds)
+        ]
+        if these.empty:
+            continue
+        ap = ap_by_seed(these, dataset, experiment.recipes).dropna(axis=1, how="all")
+        reference = experiment.recipes[0]
+        random = [x for x in experiment.recipes if x.startswith("stock")]
+        rows = []
+        for recipe in ap:
+            of_recipe = these[these["recipe"] == recipe]
+            rows.append(
+                {
+                    "recipe": RECIPES[recipe].title,
+                    "n": len(of_recipe),
+                    "AP": _mean_and_deviation(of_recipe["AP"]),
+                    "AP50": _mean_and_deviation(of_recipe["AP50"]),
+                    "difference in AP": ""
+                    if recipe == reference or reference not in ap
+                    else paired_difference(ap[recipe], ap[reference]).text,
+                    "trained on, fg : bg": _kept(of_recipe),
+                    "step time ratio": _number(step_ratio(these, dataset, recipe, random), 2),
+                }
+            )
+        if len(experiment.seeds) == 1:  # there is nothing to compare
+            keys = ("recipe", "AP", "AP50", "trained on, fg : bg")
+            rows = [{k: row[k] for k in keys} for row in rows]
+        blocks += [f"**{DATASETS[dataset].title}**", make_table(rows)]
+        num_diverged = int(these["diverged_at"].notna().sum())
+        if num_diverged:
+            blocks.append(f"{num_diverged} runs diverged; each counts as an AP of 0.")
+        if len(experiment.seeds) > 1:
+            seeds = [{"seed": RECIPES[k].title, **x.map(_number)} for k, x in ap.items()]
+            summary = f"{DATASETS[dataset].title}: the AP of each seed"
+            blocks += [f"<details><summary>{summary}</summary>", make_table(seeds), "</details>"]
+        blocks.append(made_by(f"{COMMAND} '{name}'", these))
+    return "\n\n".join(blocks)
+
+
+def recipes_table() -> str:
+    """
+    Returns:
+        str: a table of what the recipes set over the config of the dataset.
+    """
+    rows = [
+        {
+            "recipe": x.title,
+            "options": ", ".join(f"`{k} {v}`" for k, v in x.options.items()) or "-",
+        }
+        for x in RECIPES.values()
+    ]
+    return make_table(rows, num_left=2)
+
+
+def mean_roi_loss(runs: pd.DataFrame, dataset: str, recipes: Sequence[str]) -> pd.DataFrame:
+    """
+    Returns:
+        pd.DataFrame: the mean loss over all RoIs, with a row per recipe, seed and iteration.
+    """
+    these = runs[(runs["dataset"] == dataset) & runs["recipe"].isin(recipes)]
+    points = these[["recipe", "seed", "mean_roi_loss"]].explode("mean_roi_loss").dropna()
+    points[["iteration", "loss"]] = points["mean_roi_loss"].to_list()
+    return points.astype({"loss": float}).dropna()
+
+
+def _number(x: float, digits: int = 1) -> str:
+    return "-" if math.isnan(x) else f"{x:.{digits}f}"
+
+
+def _mean_and_deviation(values: pd.Series) -> str:
+    deviation = f" ± {values.std():.1f}" if len(values) > 1 else ""
+    return _number(values.mean()) + deviation
+
+
+def _kept(runs: pd.DataFrame) -> str:
+    """
+    Returns:
+        str: "7.0 : 25.0 → 11.0 : 21.0", foreground and background RoIs per image that are trained
+        on, in the first and in the last tenth of the training.
+    """
+    columns = ["iteration", "num_fg", "num_bg"]
+    curves = pd.concat(pd.DataFrame(x)[columns] for x in runs["curves"])
+    curves = curves.groupby("iteration").mean()
+    tenth = math.ceil(len(curves) / 10)
+    ends = [x.mean() for x in (curves.head(tenth), curves.tail(tenth))]
+    return " → ".join(f"{x['num_fg']:.1f} : {x['num_bg']:.1f}" for x in ends)

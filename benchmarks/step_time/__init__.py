@@ -1,0 +1,3 @@
+"""
+The time and memory of a training step, with and without OHEM.
+"""

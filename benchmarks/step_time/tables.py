@@ -1,0 +1,126 @@
+"""
+What the recorded training steps say, in numbers and tables.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmarks.measure import make_table
+from benchmarks.provenance import made_by, read_results
+from ohem_d2.utils import InputError
+
+__all__ = ["overlap", "parts_table", "read_steps", "step", "step_table", "sweep_table"]
+
+COMMAND = "python -m benchmarks.step_time.run"
+KINDS = ("step", "sweep", "overlap")
+# What tells lines apart; some kinds of lines lack some of it.
+KEY = ("kind", "model", "variant", "precision", "images", "R", "mining_batch_size", "machine")
+
+
+def read_steps(folder: Path) -> pd.DataFrame:
+    """
+    Returns:
+        pd.DataFrame: a row per line of step_time*.jsonl.
+
+    Raises:
+        InputError: if a line is of an unknown kind.
+    """
+    lines = read_results(folder, "step_time*.jsonl", KEY)
+    for line in lines[~lines["kind"].isin(KINDS)].to_dict("records"):
+        raise InputError(
+            f"{line['where']}: kind {line['kind']!r} is unknown. There are: {', '.join(KINDS)}."
+        )
+    return lines
+
+
+def step(lines: pd.DataFrame, **where: Any) -> pd.Series:
+    """
+    Returns:
+        pd.Series: the one training step that has the values of `where`.
+    """
+    steps = lines[lines["kind"] == "step"]
+    for key, value in where.items():
+        steps = steps[steps[key] == value]
+    if len(steps) != 1:
+        raise InputError(f"{len(steps)} training steps are recorded with {where}, not one.")
+    return steps.iloc[0]
+
+
+def step_table(lines: pd.DataFrame) -> str:
+    """
+    Returns:
+        str: time, memory and operations of each step, beside the first variant of its model.
+    """
+    steps = lines[lines["kind"] == "step"]
+    rows = [
+        {
+            **_titles(steps, x),
+            "B": f"{x['B']:.0f}",
+            "ms": f"{x['ms']:,.0f}",
+            "time ratio (range)": "1"
+            if x["reference"]
+            else f"{x['ratio']:.2f} ({x['ratio_low']:.2f} to {x['ratio_high']:.2f})",
+            "memory ratio": f"{x['memory_ratio']:.2f}",
+            "GFLOP ratio": f"{x['flops_ratio']:.2f}",
+        }
+        for _, x in steps.iterrows()
+    ]
+    return f"{make_table(rows, 2)}\n\n{made_by(COMMAND, steps)}"
+
+
+def parts_table(lines: pd.DataFrame) -> str:
+    """
+    Returns:
+        str: the share of each part of a step.
+    """
+    steps = lines[lines["kind"] == "step"]
+    rows = []
+    for _, x in steps.iterrows():
+        total = sum(x["parts"].values())
+        shares = {part: f"{ms / total:.1%}" for part, ms in x["parts"].items()}
+        rows.append({**_titles(steps, x), **shares})
+    return f"{make_table(rows, 2)}\n\n{made_by(COMMAND, steps)}"
+
+
+def sweep_table(lines: pd.DataFrame) -> str:
+    """
+    Returns:
+        str: time and memory of mining one image, by the number of its RoIs and how many of them
+        are forwarded at a time.
+    """
+    sweep = lines[lines["kind"] == "sweep"]
+    table = sweep.pivot(
+        index=["machine", "model", "R"], columns="mining_batch_size", values=["ms", "peak_mib"]
+    )
+    units = {"ms": "ms", "peak_mib": "MiB"}
+    rows = [
+        {
+            "model": model,
+            "RoIs": f"{num_rois:,.0f}",
+            **{
+                f"{units[name]}, {f'{size:.0f} at a time' if size else 'all at once'}": f"{x:,.0f}"
+                for (name, size), x in row.items()
+            },
+        }
+        for (_, model, num_rois), row in table.iterrows()
+    ]
+    return f"{make_table(rows, 1)}\n\n{made_by(COMMAND, sweep)}"
+
+
+def overlap(lines: pd.DataFrame) -> str:
+    """
+    Returns:
+        str: how many of the RoIs that mining keeps half precision keeps, too.
+    """
+    overlaps = lines[lines["kind"] == "overlap"].to_dict("records")
+    return ", ".join(f"{x['shared']:.0f} of {x['kept']:.0f} ({x['model']})" for x in overlaps)
+
+
+def _titles(steps: pd.DataFrame, row: pd.Series) -> dict[str, str]:
+    """
+    The first cells of a row: the machine and the precision only if there are several.
+    """
+    several = [x for x in ("machine", "precision") if steps[x].nunique() > 1]
+    return {x: row[x] for x in ("model", "variant", *several)}
