@@ -20,7 +20,6 @@ from typing import Any, Optional
 import numpy as np
 import pandas as pd
 from detectron2.config import CfgNode
-from detectron2.engine import default_argument_parser
 from detectron2.evaluation import inference_context
 from detectron2.structures import Boxes, pairwise_iou
 
@@ -194,7 +193,7 @@ def train(dataset: str, folder: Path, iterations: int) -> CfgNode:
     # Explicit, so that results stay comparable when a default changes.
     options += ["MODEL.OHEM.FOREGROUND", "sampled", "MODEL.OHEM.WARMUP_ITERS", 0]
     if not weights.exists():
-        args = default_argument_parser().parse_args(["--config-file", str(CONFIG)])
+        args = train_net.argument_parser().parse_args(["--config-file", str(CONFIG)])
         args.opts = options
         train_net.main(args)
     cfg = load_config(str(CONFIG), [*options, "MODEL.WEIGHTS", str(weights)])

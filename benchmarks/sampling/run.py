@@ -13,7 +13,6 @@ from typing import Any
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
-from detectron2.engine import default_argument_parser
 from detectron2.evaluation import inference_context
 from detectron2.modeling import GeneralizedRCNN, build_model
 
@@ -54,7 +53,7 @@ def train_and_evaluate(config_file: str, options: Mapping[str, Any]) -> bool:
     Returns:
         bool: False if training diverged, that is, its loss was not finite.
     """
-    args = default_argument_parser().parse_args(["--config-file", config_file])
+    args = train_net.argument_parser().parse_args(["--config-file", config_file])
     args.opts = to_opts(options)
     try:
         train_net.main(args)
