@@ -596,13 +596,13 @@ def test_defaults():
     ],
 )
 def test_wrong_values_are_named(key, value, allowed):
-    with pytest.raises(ValueError, match=f"{key} must be {allowed}, and is {value!r}"):
+    with pytest.raises(ValueError, match=rf"{key} is {value!r}\. It must be {allowed}"):
         build_heads(heads_config(**{key.replace(".", "__"): value}))
 
 
 def test_a_ratio_of_mined_foreground_when_it_is_sampled():
     cfg = heads_config(MODEL__OHEM__FOREGROUND="sampled", MODEL__OHEM__POSITIVE_FRACTION=0.25)
-    with pytest.raises(ValueError, match="set that to 'mined', or MODEL.ROI_HEADS.POSITIVE_F"):
+    with pytest.raises(ValueError, match="Set that to 'mined', or set MODEL.ROI_HEADS.POSI"):
         build_heads(cfg)
 
 

@@ -120,13 +120,13 @@ class OHEMMixin(IgnoreRegionsMixin):
         # fmt: on
         if ohem_foreground == "sampled" and ohem_positive_fraction is not None:
             raise ValueError(
-                "MODEL.OHEM.POSITIVE_FRACTION is for mined foreground, and MODEL.OHEM.FOREGROUND "
-                "is 'sampled': set that to 'mined', or MODEL.ROI_HEADS.POSITIVE_FRACTION instead."
+                "MODEL.OHEM.POSITIVE_FRACTION applies to mined foreground, but MODEL.OHEM.FOREGROUND "
+                "is 'sampled'. Set that to 'mined', or set MODEL.ROI_HEADS.POSITIVE_FRACTION instead."
             )
         if self.batch_size_per_image < 1:
             raise ValueError(
-                "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE must be 1 or more, and is "
-                f"{self.batch_size_per_image}."
+                f"MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE is {self.batch_size_per_image}. It must be 1 "
+                "or more."
             )
         for predictor in box_predictors(self):
             check_minable(predictor)
@@ -323,7 +323,7 @@ def _is_number(value: object, low: float, high: float = sys.float_info.max) -> b
 
 def _check(key: str, value: object, is_valid: bool, allowed: str) -> None:
     if not is_valid:
-        raise ValueError(f"MODEL.OHEM.{key} must be {allowed}, and is {value!r}.")
+        raise ValueError(f"MODEL.OHEM.{key} is {value!r}. It must be {allowed}.")
 
 
 def _check_one_of(key: str, value: object, allowed: tuple[object, object]) -> None:
