@@ -11,6 +11,8 @@ from detectron2.utils.events import EventStorage
 
 from ohem_d2.engine import AccumulatingTrainer
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = (
     *("MODEL.DEVICE", "cpu", "MODEL.OHEM.WARMUP_ITERS", 0),
     # Statistics of a batch are those of a pass.

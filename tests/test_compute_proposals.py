@@ -93,7 +93,7 @@ def start(output, count):
 
 
 def wait_for_images(partial, count):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not partial.exists() or count_images(partial) < count:
         assert time.monotonic() < deadline, "the tool writes nothing"
         time.sleep(0.01)

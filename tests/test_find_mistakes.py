@@ -26,6 +26,7 @@ def by_id(coco):
     return {x["id"]: x for x in coco["annotations"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_what_is_corrupted(clutter, seed):
     coco = json.loads((clutter / "clutter/coco/instances_train.json").read_text())
@@ -60,6 +61,7 @@ def test_what_is_corrupted(clutter, seed):
     assert not told
 
 
+@pytest.mark.slow
 def test_the_same_seed_makes_the_same_mistakes(clutter):
     coco = json.loads((clutter / "clutter/coco/instances_train.json").read_text())
     assert corrupt_annotations(coco, 0.05, 1) == corrupt_annotations(coco, 0.05, 1)

@@ -5,9 +5,12 @@
 import subprocess
 import sys
 
+import pytest
+
 OPTIONAL = ["cv2", "jinja2", "matplotlib", "pandas", "scipy"]
 
 
+@pytest.mark.slow
 def test_without_optional_packages():
     # None in sys.modules makes an import fail as if the package were not installed.
     script = f"""
