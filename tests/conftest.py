@@ -49,6 +49,16 @@ INPUT_SHAPE = {
     "p3": ShapeSpec(channels=8, stride=8),
 }
 
+# Tests that use one of these are slow: each opens a browser or starts processes.
+SLOW_FIXTURES = {"open_page", "run_in_two_processes"}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if SLOW_FIXTURES & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+
+
 LOGGERS = ("detectron2", "fvcore", "ohem_d2")
 
 

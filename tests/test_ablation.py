@@ -19,6 +19,8 @@ import train_net
 from ohem_d2.data.datasets.clutter import generate_clutter
 from ohem_d2.data.proposal_file import make_proposals, write_proposals
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 CONFIG = str(ROOT / "configs/demo/faster_rcnn_R_18_ohem.yaml")
 COUNT = 6  # images of each of the two datasets

@@ -20,6 +20,7 @@ from tiny_training import run_train_net
 from ohem_d2.data.datasets.clutter import generate_clutter
 
 pytest_plugins = ["pages"]
+pytestmark = pytest.mark.slow
 
 RUN_B = "<img src=x onerror=alert(1)>"  # a folder
 CLASSES = (RUN_B, "\"&amp;'", "卷心菜")

@@ -23,6 +23,8 @@ from ohem_d2.data.datasets.clutter import generate_clutter
 from ohem_d2.data.proposal_file import check_proposals, read_proposals
 from ohem_d2.data.selective_search import selective_search
 
+pytestmark = pytest.mark.slow
+
 NAME = "clutter_coco_train"
 COUNT = 20
 

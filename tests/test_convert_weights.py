@@ -18,6 +18,8 @@ from torch import nn
 from ohem_d2 import add_ohem_config
 from ohem_d2.engine import InputError
 
+pytestmark = pytest.mark.slow
+
 reads_caffe = pytest.mark.skipif(
     not hasattr(cv2.dnn, "readNetFromCaffe"), reason="OpenCV 5 cannot read Caffe's files"
 )

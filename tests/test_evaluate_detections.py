@@ -15,6 +15,8 @@ from detectron2.structures import Boxes, BoxMode, Instances
 from ohem_d2.data.datasets.clutter import generate_clutter
 from ohem_d2.evaluation import build_evaluator
 
+pytestmark = pytest.mark.slow
+
 FILES = {"clutter_voc_test": "", "clutter_coco_test": "coco_instances_results.json"}
 
 

@@ -137,7 +137,7 @@ def test_mistakes_in_the_annotations_that_a_detector_was_trained_on(
 ):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(clutter))
     use_clutter(clutter)
-    arguments = ["--trial", "--seeds", "0", "--iterations", "300"]
+    arguments = ["--trial", "--seeds", "0", "--iterations", "150"]
     find_mistakes.main([*arguments, "--output", str(tmp_path)])
     lists = json.loads((tmp_path / find_mistakes.FILE).read_text())["lists"]
     assert precision_and_recall([lists]) in capsys.readouterr().out

@@ -20,6 +20,7 @@ from pycocotools.coco import COCO
 from ohem_d2.data.datasets.clutter import generate_clutter
 
 pytest_plugins = ["pages"]
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 CONFIG = str(ROOT / "configs/demo/faster_rcnn_R_18_ohem.yaml")

@@ -14,6 +14,8 @@ from ohem_d2 import OHEMROIHeads, use_ohem
 from ohem_d2.data import IgnoreRegionsMapper
 from ohem_d2.data.datasets.clutter import generate_clutter
 
+pytestmark = pytest.mark.slow
+
 CONFIG = str(ROOT / "configs/COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x_ohem.py")
 # Small, on the CPU, on the demo's dataset, which has no masks.
 TINY = [

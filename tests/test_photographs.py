@@ -29,7 +29,10 @@ from ohem_d2.data.selective_search import selective_search
 from ohem_d2.engine.input_checks import check_inputs
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
-pytestmark = pytest.mark.skipif(not DATA.exists(), reason="needs photographs in ../shared/data")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not DATA.exists(), reason="needs photographs in ../shared/data"),
+]
 
 NAMES = ("photographs_cards", "photographs_bccd", "photographs_coco")
 

@@ -11,6 +11,8 @@ from detectron2.structures import Boxes, pairwise_iou
 from ohem_d2.data.datasets.clutter import draw_scene
 from ohem_d2.data.selective_search import MODES, selective_search
 
+pytestmark = pytest.mark.slow
+
 PHOTOGRAPHS = Path(__file__).parent.parent.parent / "shared" / "data" / "selective_search"
 
 

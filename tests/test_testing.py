@@ -20,6 +20,8 @@ from ohem_d2.evaluation import (
 )
 from ohem_d2.modeling.test_time.options import with_test_time_options
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = [
     *("MODEL.DEVICE", "cpu", "MODEL.ROI_BOX_HEAD.FC_DIM", "16", "INPUT.MIN_SIZE_TEST", "64"),
     *("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0", "MODEL.RPN.POST_NMS_TOPK_TEST", "20"),

@@ -15,6 +15,8 @@ from torch import nn
 from ohem_d2 import add_ohem_config
 from ohem_d2.modeling import TorchvisionBackbone
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = Path(__file__).parent.parent.parent / "shared/data/weights/squeezenet1_0_imagenet_bgr.pth"
 
 

@@ -22,6 +22,8 @@ import train_net
 from ohem_d2.data.datasets.clutter import generate_clutter
 from ohem_d2.evaluation import describe_test
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def datasets(tmp_path_factory):

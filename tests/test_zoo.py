@@ -8,6 +8,8 @@ import sys
 import pytest
 import zoo
 
+pytestmark = pytest.mark.slow
+
 
 def run(monkeypatch, *configs):
     lines = []
