@@ -120,13 +120,14 @@ class OHEMMixin(IgnoreRegionsMixin):
         # fmt: on
         if ohem_foreground == "sampled" and ohem_positive_fraction is not None:
             raise ValueError(
-                "MODEL.OHEM.POSITIVE_FRACTION applies to mined foreground, but MODEL.OHEM.FOREGROUND "
-                "is 'sampled'. Set that to 'mined', or set MODEL.ROI_HEADS.POSITIVE_FRACTION instead."
+                "MODEL.OHEM.POSITIVE_FRACTION applies to mined foreground, but "
+                "MODEL.OHEM.FOREGROUND is 'sampled'. Set that to 'mined', or set "
+                "MODEL.ROI_HEADS.POSITIVE_FRACTION instead."
             )
         if self.batch_size_per_image < 1:
             raise ValueError(
-                f"MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE is {self.batch_size_per_image}. It must be 1 "
-                "or more."
+                f"MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE is {self.batch_size_per_image}. It must be "
+                "1 or more."
             )
         for predictor in box_predictors(self):
             check_minable(predictor)
