@@ -32,7 +32,6 @@ TINY = [
     "dataloader.test.dataset.names=clutter_coco_test",
     "dataloader.test.num_workers=0",
     "dataloader.test.mapper.augmentations=[]",
-    "dataloader.evaluator.use_fast_impl=false",  # it needs a compiled detectron2
     "model.backbone.bottom_up.freeze_at=0",
     "model.backbone.bottom_up.stem.norm=BN",
     "model.backbone.bottom_up.stages.norm=BN",

@@ -11,6 +11,7 @@ import logging
 import sys
 from pathlib import Path
 
+from detectron2 import _C
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import LazyConfig, instantiate
 from detectron2.engine import (
@@ -23,7 +24,7 @@ from detectron2.engine import (
     launch,
 )
 from detectron2.engine.defaults import create_ddp_model
-from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.evaluation import COCOEvaluator, inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 
 from ohem_d2.checkpoint import AtomicCheckpointer
@@ -34,9 +35,12 @@ logger = logging.getLogger("detectron2")
 def do_test(cfg, model):
     if "evaluator" not in cfg.dataloader:
         return {}
-    results = inference_on_dataset(
-        model, instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
-    )
+    evaluator = instantiate(cfg.dataloader.evaluator)
+    # detectron2 without its compiled extension has pycocotools' implementation only.
+    if isinstance(evaluator, COCOEvaluator) and not hasattr(_C, "COCOevalEvaluateImages"):
+        cfg.dataloader.evaluator.use_fast_impl = False
+        evaluator = instantiate(cfg.dataloader.evaluator)
+    results = inference_on_dataset(model, instantiate(cfg.dataloader.test), evaluator)
     print_csv_format(results)
     return results
 
