@@ -69,7 +69,7 @@ def draw_pictures(runs: pd.DataFrame, steps: pd.DataFrame, docs: Path) -> None:
         title = DATASETS[dataset].title
         ap = sampling.ap_by_seed(runs, dataset, (random, *others))
         rows = {RECIPES[x].title: sampling.paired_difference(ap[x], ap[random]) for x in others}
-        rows = {k: x for k, x in rows.items() if x.values}
+        rows = {k: x for k, x in rows.items() if len(x.values) >= sampling.MIN_SEEDS}
         if rows:
             differences[title] = rows
             # Longer runs have other iterations.
