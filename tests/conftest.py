@@ -167,7 +167,7 @@ def random_boxes(n, generator):
 
 def make_targets(counts, seed=0, device="cpu"):
     """
-    Objects for images that have so many of them.
+    Random objects: `counts[i]` of them in image i.
     """
     generator = torch.Generator().manual_seed(seed)
     return [

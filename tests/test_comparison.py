@@ -124,7 +124,7 @@ def test_page(write, open_page, scheme, viewport):
     # Right, missed, background, localization, class, duplicate; precision 2/3, recall 2/3, F1 2/3.
     assert errors[0] == ["0.1", "A", "2", "1", "0", "0", "1", "0", "67", "67", "67"]
     assert errors[1] == ["", "B", "2", "1", "0", "1", "0", "0", "67", "67", "67"]
-    # Nothing has a score of .9 in B. Of no detection there is no precision.
+    # Nothing has a score of .9 in B. Without detections there is no precision.
     assert errors[9] == ["", "B", "0", "3", "0", "0", "0", "0", "-", "0", "0"]
     assert [x[0] for x in errors[10:]] == ["0.90, best F1", "0.70, best F1"]
 

@@ -37,7 +37,7 @@ def train(rank, options, objects):
     model = DistributedDataParallel(RoIHeadsOnFeatures(heads), broadcast_buffers=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     for step, count in enumerate(objects[rank]):
-        # Two images, with so many objects and ten times as many proposals each.
+        # Two images with `count` objects and ten times as many proposals each.
         targets = make_targets([count, count], seed=step)
         proposals = make_proposals(targets, [10 * count] * 2, seed=step)
         with EventStorage():

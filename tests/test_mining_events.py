@@ -64,7 +64,7 @@ def test_in_every_period_and_of_no_effect(family):
                 assert not pictures
                 assert not any("_p50" in x or "mistaken" in x for x in scalars)
                 continue
-            # One, also of a cascade, which mines three times.
+            # Only one, even for a cascade, which mines three times.
             ((name, picture, when),) = pictures
             assert (name, when) == ("ohem/hard_rois", iteration)
             assert picture.shape[0] == 3 and picture.dtype == np.uint8

@@ -94,7 +94,7 @@ def test_average_precision_by_hand():
 
 @pytest.mark.parametrize("first, expected", [(0, 1), (1, 1 / 2)])
 def test_equal_scores_stay_in_order(first, expected):
-    # So many that a sort which is not stable mixes them up. If the first one is right, precision
+    # Enough for an unstable sort to mix them up. If the first one is right, precision
     # begins with 1, and with 1/2 if the second is.
     detections = [("a", 0.5, (50, 50, 60, 60))] * 100
     detections[first] = ("a", 0.5, (0, 0, 10, 10))
@@ -115,7 +115,7 @@ def test_a_recall_that_is_exactly_one_of_the_eleven():
 
 
 def test_an_iou_that_is_exactly_a_threshold():
-    # Of 100 columns, a detection has so many as the threshold says: IoU n * 20 / 2000.
+    # Of 100 columns, the detection covers as many as the threshold says: IoU n * 20 / 2000.
     objects = make_objects(("a", (7, 3, 107, 23), False))
     for i, thresh in enumerate(IOU_THRESHOLDS):
         aps = evaluate_class([("a", 0.5, (7, 3, 57 + 5 * i, 23))], objects, *IOU_THRESHOLDS)
