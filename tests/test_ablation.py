@@ -115,10 +115,13 @@ def forward_and_stop(self, inputs):
 ablation.ResumedModel.forward = forward_and_stop
 ablation.main()
 """
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tools")])
     return subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", program, *map(str, arguments)],
-        env={**os.environ, "DETECTRON2_DATASETS": str(datasets), "PYTHONPATH": path},
+        env={
+            **os.environ,
+            "DETECTRON2_DATASETS": str(datasets),
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
