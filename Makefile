@@ -1,6 +1,6 @@
 # make demo         train and evaluate a detector with and without OHEM; then open output/demo/index.html
 # make test         run all tests, one process per core, at most WORKERS=4
-# make test-fast    run the quick ones while you write: under a minute, no training
+# make test-fast    run the quick ones while you write: about a minute, no training
 # make lint         check style and types
 # make zoo          train and test every config of detectron2's model zoo with OHEM, for a step
 # make results      generate the results pages and their figures from benchmarks/results/
