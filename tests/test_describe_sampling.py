@@ -36,3 +36,6 @@ def test_mining():
     assert "any ratio, after 50 iterations of random sampling." in describe(
         **options, SOLVER__MAX_ITER=400
     )
+    assert "50 iterations of random sampling (mining never starts: SOLVER.MAX_ITER is 40)." in (
+        describe(**options, SOLVER__MAX_ITER=40)
+    )

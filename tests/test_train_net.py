@@ -282,6 +282,13 @@ def test_missing_data_is_named(datasets, tmp_path):
     assert not (tmp_path / "output").exists()
 
 
+def test_wrong_input_is_a_non_zero_exit():
+    command = [sys.executable, "train_net.py", "--config-file", "missing.yaml"]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 1
+    assert "train_net.py: --config-file" in process.stderr and "missing.yaml" in process.stderr
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_without_a_gpu_it_falls_back_to_the_cpu(datasets, tmp_path):
     use_clutter(datasets)

@@ -2,7 +2,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import ROI_HEADS_REGISTRY
 
 from ..modeling import OHEMMixin
-from ..modeling.roi_heads.ohem import default_warmup_iters
+from ..modeling.roi_heads.ohem import warmup_iters
 
 __all__ = ["describe_sampling"]
 
@@ -25,12 +25,12 @@ def describe_sampling(cfg: CfgNode) -> str:
         foreground = "foreground and background in any ratio"
     else:
         foreground = f"at most {ohem.POSITIVE_FRACTION:.0%} foreground"
-    warmup = ohem.WARMUP_ITERS
-    if warmup is None:
-        warmup = default_warmup_iters(cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.MAX_ITER)
+    warmup = warmup_iters(cfg)
+    too_long = f" (mining never starts: SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER})"
     return (
         f"{heads.NAME} (online hard example mining), the {heads.BATCH_SIZE_PER_IMAGE} RoIs per "
         f"image with the largest loss after NMS at {ohem.NMS_THRESH}"
         f"{' per class' if ohem.NMS_PER_CLASS else ''}, {foreground}"
-        f"{f', after {warmup} iterations of random sampling' if warmup else ''}."
+        f"{f', after {warmup} iterations of random sampling' if warmup else ''}"
+        f"{too_long if warmup >= cfg.SOLVER.MAX_ITER else ''}."
     )

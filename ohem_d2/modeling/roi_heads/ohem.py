@@ -6,7 +6,7 @@ import sys
 from typing import Any, Optional
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.modeling.roi_heads import (
     ROI_HEADS_REGISTRY,
     CascadeROIHeads,
@@ -26,7 +26,7 @@ from .read_only_pass import compute_roi_losses
 from .roi_labels import label_rois, look_up_targets
 from .roi_loss import check_minable
 
-__all__ = ["OHEMMixin", "OHEMROIHeads", "OHEMRes5ROIHeads", "default_warmup_iters"]
+__all__ = ["OHEMMixin", "OHEMROIHeads", "OHEMRes5ROIHeads", "default_warmup_iters", "warmup_iters"]
 
 
 def default_warmup_iters(lr_warmup_iters: int, max_iter: int) -> int:
@@ -40,6 +40,16 @@ def default_warmup_iters(lr_warmup_iters: int, max_iter: int) -> int:
         max_iter (int): iterations of the whole training.
     """
     return max(lr_warmup_iters, max_iter // 10)
+
+
+def warmup_iters(cfg: CfgNode) -> int:
+    """
+    Returns:
+        int: MODEL.OHEM.WARMUP_ITERS of a config, or its default.
+    """
+    if cfg.MODEL.OHEM.WARMUP_ITERS is None:
+        return default_warmup_iters(cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.MAX_ITER)
+    return cfg.MODEL.OHEM.WARMUP_ITERS
 
 
 class OHEMMixin(IgnoreRegionsMixin):
@@ -151,15 +161,12 @@ class OHEMMixin(IgnoreRegionsMixin):
     @classmethod
     def from_config(cls, cfg, input_shape):
         ret = super().from_config(cfg, input_shape)
-        warmup_iters = cfg.MODEL.OHEM.WARMUP_ITERS
-        if warmup_iters is None:
-            warmup_iters = default_warmup_iters(cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.MAX_ITER)
         # fmt: off
         ret["ohem_nms_thresh"]            = cfg.MODEL.OHEM.NMS_THRESH
         ret["ohem_nms_per_class"]         = cfg.MODEL.OHEM.NMS_PER_CLASS
         ret["ohem_foreground"]            = cfg.MODEL.OHEM.FOREGROUND
         ret["ohem_positive_fraction"]     = cfg.MODEL.OHEM.POSITIVE_FRACTION
-        ret["ohem_warmup_iters"]          = warmup_iters
+        ret["ohem_warmup_iters"]          = warmup_iters(cfg)
         ret["ohem_box_loss_weight"]       = cfg.MODEL.OHEM.BOX_LOSS_WEIGHT
         ret["ohem_mining_batch_size"]     = cfg.MODEL.OHEM.MINING_BATCH_SIZE
         ret["ohem_mining_half_precision"] = cfg.MODEL.OHEM.MINING_HALF_PRECISION
