@@ -20,6 +20,11 @@ def add_ohem_config(cfg: CN) -> None:
     # those with the same label do (background is one label), as in the authors' code.
     _C.MODEL.OHEM.NMS_PER_CLASS = False
 
+    # Mine among at most this many RoIs of an image: all foreground, and a random part of the
+    # background. The read-only pass, most of what mining costs, takes that much less time. 0: all
+    # RoIs, as in the paper. As many as BATCH_SIZE_PER_IMAGE: random sampling.
+    _C.MODEL.OHEM.POOL_SIZE = 0
+
     # "mined": foreground is ranked like background, as in the paper. "sampled": it is a random
     # sample, as in detectron2 (at most MODEL.ROI_HEADS.POSITIVE_FRACTION), and the hardest
     # background fills the batch. docs/settings.md says when to choose it.

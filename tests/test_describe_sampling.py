@@ -28,6 +28,7 @@ def test_mining():
     assert "NMS at 0.7, the foreground a random sample of at most 25%." in describe(
         MODEL__OHEM__FOREGROUND="sampled"
     )
+    assert "with the largest loss among 64 after NMS" in describe(MODEL__OHEM__POOL_SIZE=64)
     # A tenth of the training, or the learning rate's own warm-up.
     options = {"MODEL__OHEM__WARMUP_ITERS": None, "SOLVER__WARMUP_ITERS": 50}
     assert "any ratio, after 60 iterations of random sampling." in describe(

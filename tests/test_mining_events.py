@@ -170,7 +170,7 @@ def test_one_warning_if_nearly_all_kept_rois_are_foreground(shares, warns, caplo
     with EventStorage() as storage:
         for share in shares:
             rois.gt_classes = torch.where(torch.arange(20) < 20 * share, 0, NUM_CLASSES)
-            log_mining([rois], [rois], NUM_CLASSES)
+            log_mining([rois], [rois], [rois[:0]], [rois], NUM_CLASSES)
             storage.step()
     assert [x.levelname for x in caplog.records] == ["WARNING"] * warns
     if warns:

@@ -174,32 +174,33 @@ def test_the_hardest_background_is_added_to_sampled_foreground(family):
         )
     )
     features, proposals, targets = make_inputs()
-    scored = heads.compute_roi_losses(features, heads.label_proposals(proposals, targets))
-    for rois in scored:
+    labeled = heads.label_proposals(proposals, targets)
+    for rois in labeled:
         rois.index = torch.arange(len(rois))
+    scored = heads.compute_roi_losses(features, labeled)  # all of them, unlike in training
     draws = []
     for seed in (1, 2):
         torch.manual_seed(seed)
-        hard = [x.index for x in heads.select_hard_rois(scored)]
-        draws.append(hard[0])
-        for rois, inds in zip(scored, hard, strict=True):
+        sampled, background = heads.sample_foreground(heads.sample_pool(labeled))
+        hard = heads.select_hard_rois(heads.compute_roi_losses(features, background), sampled)
+        draws.append(sampled[0].index.tolist())
+        for rois, fg, bg in zip(scored, sampled, hard, strict=True):
             is_fg = rois.gt_classes != NUM_CLASSES
-            num_fg = min(int(is_fg.sum()), 4)  # a quarter of 16
-            assert is_fg[inds].tolist() == [True] * num_fg + [False] * (len(inds) - num_fg)
-            assert len(inds.unique()) == len(inds)
-            # All that NMS leaves, the hardest first, and of it the first background.
-            order = select_slowly(
-                rois.proposal_boxes.tensor.double().numpy(),
-                (rois.loss_cls + rois.loss_box_reg).numpy(),
-                rois.gt_classes.numpy(),
-                len(rois),
+            assert is_fg[fg.index].all() and not is_fg[bg.index].any()
+            assert len(fg.index.unique()) == len(fg) == min(int(is_fg.sum()), 4)  # a quarter of 16
+            # What NMS leaves of the background, the hardest first. Foreground removes none.
+            inds = (~is_fg).nonzero()[:, 0]
+            expected = select_slowly(
+                rois.proposal_boxes.tensor[inds].double().numpy(),
+                (rois.loss_cls + rois.loss_box_reg)[inds].numpy(),
+                rois.gt_classes[inds].numpy(),
+                16 - len(fg),
                 0.5,
                 False,
                 None,
             )
-            expected = [i for i in order if not is_fg[i]][: 16 - num_fg]
-            assert inds[num_fg:].tolist() == expected
-    assert draws[0].tolist() != draws[1].tolist()
+            assert torch.equal(bg.index, inds[expected])
+    assert draws[0] != draws[1]
 
 
 @families
@@ -558,6 +559,7 @@ def test_defaults():
     expected = {
         "NMS_THRESH": 0.7,
         "NMS_PER_CLASS": False,
+        "POOL_SIZE": 0,
         "FOREGROUND": "mined",
         "POSITIVE_FRACTION": None,
         "WARMUP_ITERS": None,

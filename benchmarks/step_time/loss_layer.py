@@ -52,7 +52,8 @@ class LossLayerOHEMROIHeads(OHEMROIHeads):
         """
         See :meth:`OHEMMixin.forward_hard_rois`.
         """
-        rois = self.label_proposals(proposals, targets)
+        labeled = self.label_proposals(proposals, targets)
+        rois = self.sample_pool(labeled)
         predictor = self.box_predictor
         class_mask = fed_loss_class_mask(predictor, torch.cat([x.gt_classes for x in rois]))
         predictions = forward_rois(self, features, rois)
@@ -64,11 +65,13 @@ class LossLayerOHEMROIHeads(OHEMROIHeads):
             for name, loss in losses.items():
                 x.set(name, loss.detach()[x.index])
             start += len(x)
-        hard = self.select_hard_rois(rois)
-        log_mining(rois, hard, self.num_classes)
+        sampled, pool = self.sample_foreground(rois)
+        hard = self.select_hard_rois(pool, sampled)
+        log_mining(labeled, pool, sampled, hard, self.num_classes)
 
-        inds = torch.cat([x.index for x in hard])
+        kept = [Instances.cat(x) for x in zip(sampled, hard, strict=True)]
+        inds = torch.cat([x.index for x in kept])
         is_hard = torch.zeros(start, device=inds.device).index_fill(0, inds, 1.0)
         losses = {k: (is_hard * loss).sum() / max(len(inds), 1) for k, loss in losses.items()}
-        hard = look_up_targets(hard, targets)
-        return hard, {**losses, **mask_and_keypoint_losses(self, features, hard)}
+        kept = look_up_targets(kept, targets)
+        return kept, {**losses, **mask_and_keypoint_losses(self, features, kept)}

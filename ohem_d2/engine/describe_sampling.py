@@ -25,11 +25,12 @@ def describe_sampling(cfg: CfgNode) -> str:
         foreground = "foreground and background in any ratio"
     else:
         foreground = f"at most {ohem.POSITIVE_FRACTION:.0%} foreground"
+    pool = f" among {ohem.POOL_SIZE}" if ohem.POOL_SIZE else ""
     warmup = warmup_iters(cfg)
     too_long = f" (mining never starts: SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER})"
     return (
         f"{heads.NAME} (online hard example mining), the {heads.BATCH_SIZE_PER_IMAGE} RoIs per "
-        f"image with the largest loss after NMS at {ohem.NMS_THRESH}"
+        f"image with the largest loss{pool} after NMS at {ohem.NMS_THRESH}"
         f"{' per class' if ohem.NMS_PER_CLASS else ''}, {foreground}"
         f"{f', after {warmup} iterations of random sampling' if warmup else ''}"
         f"{too_long if warmup >= cfg.SOLVER.MAX_ITER else ''}."

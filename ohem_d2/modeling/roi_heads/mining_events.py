@@ -25,48 +25,71 @@ QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 
 @torch.no_grad()
-def log_mining(seen: list[Instances], kept: list[Instances], num_classes: int) -> None:
+def log_mining(
+    labeled: list[Instances],
+    seen: list[Instances],
+    sampled: list[Instances],
+    hard: list[Instances],
+    num_classes: int,
+) -> None:
     """
     Log scalars of one minibatch, counts as the mean over its images: roi_head/num_fg_samples and
     roi_head/num_bg_samples of the kept RoIs, like every detectron2 model, and
 
-    - ohem/num_rois, ohem/num_fg_rois, ohem/num_bg_rois: RoIs seen
-    - ohem/num_kept: RoIs kept
-    - ohem/fg_share, ohem/fg_share_kept: share of foreground among the RoIs seen and kept, from 0
-      to 1
-    - ohem/mean_loss, ohem/mean_loss_kept: mean loss of the RoIs seen and kept
-    - ohem/nms_removed: share of the RoIs seen that NMS removed, from 0 to 1
+    - ohem/num_rois: RoIs that mining looked at, by a read-only pass
+    - ohem/num_left_out: labeled RoIs that it did not look at
+    - ohem/num_fg_rois, ohem/num_bg_rois: labeled RoIs, all of them
+    - ohem/num_kept: RoIs kept, that is, trained on
+    - ohem/fg_share, ohem/fg_share_kept: share of foreground among the labeled RoIs and those kept,
+      from 0 to 1
+    - ohem/mean_loss, ohem/mean_loss_kept: mean loss of the RoIs that mining looked at, and of the
+      hard ones among them
+    - ohem/nms_removed: share of the RoIs looked at that NMS removed, from 0 to 1
 
     Args:
-        seen, kept (list[Instances]): for each image, the RoIs before and after
-            :meth:`OHEMMixin.select_hard_rois`.
+        labeled (list[Instances]): for each image, all RoIs.
+        seen (list[Instances]): those that :meth:`OHEMMixin.select_hard_rois` chose from.
+        sampled (list[Instances]): foreground that is kept whatever its loss.
+        hard (list[Instances]): those that it chose.
         num_classes (int): number of foreground classes.
     """
-    num_images, num_seen, num_kept = len(seen), sum(map(len, seen)), sum(map(len, kept))
+    num_images = len(labeled)
+    num_labeled, num_seen, num_sampled, num_hard = (
+        sum(map(len, x)) for x in (labeled, seen, sampled, hard)
+    )
     # A single transfer from the GPU.
-    num_fg_seen, num_fg_kept, sum_seen, sum_kept, num_survivors = torch.stack(
+    num_fg, num_fg_hard, sum_seen, sum_hard, num_survivors = torch.stack(
         [
-            sum((x.gt_classes != num_classes).sum() for x in seen),
-            sum((x.gt_classes != num_classes).sum() for x in kept),
+            sum((x.gt_classes != num_classes).sum() for x in labeled),
+            sum((x.gt_classes != num_classes).sum() for x in hard),
             _losses(seen).sum(),
-            _losses(kept).sum(),
+            _losses(hard).sum(),
             sum(x.survives_nms.sum() for x in seen),
         ]
     ).tolist()
+    num_kept, num_fg_kept = num_sampled + num_hard, num_sampled + num_fg_hard
 
     storage = get_event_storage()
-    storage.put_scalar("roi_head/num_fg_samples", num_fg_kept / num_images)
-    storage.put_scalar("roi_head/num_bg_samples", (num_kept - num_fg_kept) / num_images)
-    storage.put_scalar("ohem/num_rois", num_seen / num_images)
-    storage.put_scalar("ohem/num_fg_rois", num_fg_seen / num_images)
-    storage.put_scalar("ohem/num_bg_rois", (num_seen - num_fg_seen) / num_images)
-    storage.put_scalar("ohem/num_kept", num_kept / num_images)
-    if num_kept:  # else there is no mean
-        storage.put_scalar("ohem/fg_share", num_fg_seen / num_seen)
-        storage.put_scalar("ohem/fg_share_kept", num_fg_kept / num_kept)
-        storage.put_scalar("ohem/mean_loss", sum_seen / num_seen)
-        storage.put_scalar("ohem/mean_loss_kept", sum_kept / num_kept)
-        storage.put_scalar("ohem/nms_removed", 1 - num_survivors / num_seen)
+    for name, count in (
+        ("roi_head/num_fg_samples", num_fg_kept),
+        ("roi_head/num_bg_samples", num_kept - num_fg_kept),
+        ("ohem/num_rois", num_seen),
+        ("ohem/num_left_out", num_labeled - num_seen),
+        ("ohem/num_fg_rois", num_fg),
+        ("ohem/num_bg_rois", num_labeled - num_fg),
+        ("ohem/num_kept", num_kept),
+    ):
+        storage.put_scalar(name, count / num_images)
+    for name, total, count in (
+        ("ohem/fg_share", num_fg, num_labeled),
+        ("ohem/fg_share_kept", num_fg_kept, num_kept),
+        ("ohem/mean_loss", sum_seen, num_seen),
+        ("ohem/mean_loss_kept", sum_hard, num_hard),
+        ("ohem/nms_removed", num_seen - num_survivors, num_seen),
+    ):
+        if count:  # else there is no mean
+            storage.put_scalar(name, total / count)
+    if num_kept:
         _warn_of_foreground(storage)
 
 
@@ -79,7 +102,8 @@ def _warn_of_foreground(storage: EventStorage) -> None:
             f"{WARN_FG_SHARE:.0%} or more of the RoIs that mining kept were foreground in each of "
             f"the last {WARN_ITERS} iterations: the box regression loss decides the ranking, and "
             "the model hardly trains on background. Set MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA to 1.0, "
-            "the paper's box loss, or MODEL.OHEM.FOREGROUND to 'sampled'.",
+            "the paper's box loss, or MODEL.OHEM.FOREGROUND to 'sampled'. If ohem/num_fg_rois is "
+            "close to MODEL.OHEM.POOL_SIZE, foreground fills the pool: raise that.",
             name=__name__,
         )
 
@@ -88,12 +112,12 @@ class MiningMonitor:
     """
     Every `period` iterations, in the main process, logs
 
-    - the picture "ohem/hard_rois": the first image of the minibatch, with the RoIs that are trained
-      on colored by their loss, see :func:`draw_hard_rois`;
-    - ohem/loss_p50, ohem/loss_p90 and ohem/loss_p99: quantiles of the loss of all RoIs, and
-      ohem/loss_kept_p50 and so on of those that are trained on;
-    - ohem/mistaken_for/CLASS: share of the background that is trained on whose likeliest
-      foreground class is CLASS, from 0 to 1.
+    - the picture "ohem/hard_rois": the first image of the minibatch, with the hard RoIs colored by
+      their loss, see :func:`draw_hard_rois`;
+    - ohem/loss_p50, ohem/loss_p90 and ohem/loss_p99: quantiles of the loss of the RoIs that mining
+      looked at, and ohem/loss_kept_p50 and so on of the hard ones;
+    - ohem/mistaken_for/CLASS: share of the hard background whose likeliest foreground class is
+      CLASS, from 0 to 1.
     """
 
     @configurable
@@ -137,13 +161,13 @@ class MiningMonitor:
         images: ImageList,
         targets: list[Instances],
         seen: list[Instances],
-        kept: list[Instances],
+        hard: list[Instances],
         num_classes: int,
     ) -> None:
         """
         Args:
             images, targets: see :meth:`ROIHeads.forward`.
-            seen, kept, num_classes: see :func:`log_mining`.
+            seen, hard, num_classes: see :func:`log_mining`.
         """
         if self.period == 0 or get_event_storage().iter % self.period != 0:
             return
@@ -151,10 +175,10 @@ class MiningMonitor:
         if not comm.is_main_process():
             return
         self._put_quantiles("ohem/loss", _losses(seen))
-        self._put_quantiles("ohem/loss_kept", _losses(kept))
-        background = [x[x.gt_classes == num_classes] for x in kept]
+        self._put_quantiles("ohem/loss_kept", _losses(hard))
+        background = [x[x.gt_classes == num_classes] for x in hard]
         self._put_mistakes(torch.cat([x.pred_classes for x in background]), num_classes)
-        self._put_picture(images[0], targets[0], kept[0], num_classes)
+        self._put_picture(images[0], targets[0], hard[0], num_classes)
 
     def _put_quantiles(self, name: str, losses: Tensor) -> None:
         if len(losses) == 0:
@@ -179,7 +203,7 @@ class MiningMonitor:
         )
 
     def _put_picture(
-        self, image: Tensor, targets: Instances, kept: Instances, num_classes: int
+        self, image: Tensor, targets: Instances, hard: Instances, num_classes: int
     ) -> None:
         # Here, because it needs matplotlib, which training without pictures does not.
         from ...visualization.hard_rois import draw_hard_rois
@@ -192,7 +216,7 @@ class MiningMonitor:
         picture = draw_hard_rois(
             [convert_image_to_rgb(pixels, self.input_format)],
             [targets.gt_boxes.to("cpu")],
-            [kept.to("cpu")],
+            [hard.to("cpu")],
             num_classes,
         )
         get_event_storage().put_image("ohem/hard_rois", picture.transpose(2, 0, 1))

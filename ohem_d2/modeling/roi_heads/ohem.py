@@ -69,9 +69,10 @@ class OHEMMixin(IgnoreRegionsMixin):
     Instead of sampling RoIs at random, training
 
     1. labels all of them and drops those on ignore regions,
-    2. computes the loss of each in a read-only pass through the box head,
-    3. removes those that overlap a RoI with a larger loss, by NMS,
-    4. trains on the `batch_size_per_image` RoIs of each image with the largest loss.
+    2. leaves out some of the background at random, if there is a limit (`ohem_pool_size`),
+    3. computes the loss of each in a read-only pass through the box head,
+    4. removes those that overlap a RoI with a larger loss, by NMS,
+    5. trains on the `batch_size_per_image` RoIs of each image with the largest loss.
 
     Inference is unchanged.
     """
@@ -82,6 +83,7 @@ class OHEMMixin(IgnoreRegionsMixin):
         *,
         ohem_nms_thresh: float = 0.7,
         ohem_nms_per_class: bool = False,
+        ohem_pool_size: int = 0,
         ohem_foreground: str = "mined",
         ohem_positive_fraction: Optional[float] = None,
         ohem_warmup_iters: int = 0,
@@ -96,6 +98,8 @@ class OHEMMixin(IgnoreRegionsMixin):
             ohem_nms_thresh (float): remove a RoI if its IoU with a harder one is larger than this.
                 1 turns the NMS off.
             ohem_nms_per_class (bool): whether only RoIs with the same label compete in the NMS.
+            ohem_pool_size (int): mine among at most this many RoIs of an image, see
+                :meth:`sample_pool`. 0 for all, as in the paper.
             ohem_foreground (str): "mined", ranked like background, as in the paper; or "sampled":
                 a random sample of at most `batch_size_per_image * positive_fraction` RoIs per
                 image, as in detectron2, and the hardest background fills the batch.
@@ -119,6 +123,7 @@ class OHEMMixin(IgnoreRegionsMixin):
         # fmt: off
         _check("NMS_THRESH", ohem_nms_thresh, _is_number(ohem_nms_thresh, 0, 1), "from 0 to 1")
         _check_one_of("NMS_PER_CLASS", ohem_nms_per_class, (True, False))
+        _check_count("POOL_SIZE", ohem_pool_size)
         _check_one_of("FOREGROUND", ohem_foreground, ("sampled", "mined"))
         _check("POSITIVE_FRACTION", ohem_positive_fraction,
                ohem_positive_fraction is None or is_fraction, "None or from 0 to 1")
@@ -139,6 +144,12 @@ class OHEMMixin(IgnoreRegionsMixin):
                 f"MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE is {self.batch_size_per_image}. It must be "
                 "1 or more."
             )
+        if 0 < ohem_pool_size < self.batch_size_per_image:
+            raise ValueError(
+                f"MODEL.OHEM.POOL_SIZE is {ohem_pool_size}: too few to keep "
+                f"{self.batch_size_per_image} (MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE) of them. It "
+                "must be as many or more, or 0 for all RoIs."
+            )
         for predictor in box_predictors(self):
             check_minable(predictor)
         is_cascade = isinstance(self, CascadeROIHeads)
@@ -150,6 +161,7 @@ class OHEMMixin(IgnoreRegionsMixin):
 
         self.ohem_nms_thresh = ohem_nms_thresh
         self.ohem_nms_per_class = ohem_nms_per_class
+        self.ohem_pool_size = ohem_pool_size
         self.ohem_foreground = ohem_foreground
         self.ohem_positive_fraction = ohem_positive_fraction
         self.ohem_warmup_iters = ohem_warmup_iters
@@ -164,6 +176,7 @@ class OHEMMixin(IgnoreRegionsMixin):
         # fmt: off
         ret["ohem_nms_thresh"]            = cfg.MODEL.OHEM.NMS_THRESH
         ret["ohem_nms_per_class"]         = cfg.MODEL.OHEM.NMS_PER_CLASS
+        ret["ohem_pool_size"]             = cfg.MODEL.OHEM.POOL_SIZE
         ret["ohem_foreground"]            = cfg.MODEL.OHEM.FOREGROUND
         ret["ohem_positive_fraction"]     = cfg.MODEL.OHEM.POSITIVE_FRACTION
         ret["ohem_warmup_iters"]          = warmup_iters(cfg)
@@ -210,11 +223,13 @@ class OHEMMixin(IgnoreRegionsMixin):
             see :meth:`ROIHeads.forward`.
         """
         rois = self.label_proposals(proposals, targets)
-        rois = self.compute_roi_losses(features, rois)
-        hard = self.select_hard_rois(rois)
-        log_mining(rois, hard, self.num_classes)
-        self.ohem_monitor.show(images, targets, rois, hard, self.num_classes)
-        return super().forward(images, features, look_up_targets(hard, targets), targets)
+        sampled, pool = self.sample_foreground(self.sample_pool(rois))
+        pool = self.compute_roi_losses(features, pool)
+        hard = self.select_hard_rois(pool, sampled)
+        log_mining(rois, pool, sampled, hard, self.num_classes)
+        self.ohem_monitor.show(images, targets, pool, hard, self.num_classes)
+        kept = [Instances.cat(x) for x in zip(sampled, hard, strict=True)]
+        return super().forward(images, features, kept, targets)
 
     def label_proposals(
         self, proposals: list[Instances], targets: list[Instances]
@@ -238,6 +253,57 @@ class OHEMMixin(IgnoreRegionsMixin):
             self.ignore_ioa_thresh,
         )
 
+    @torch.no_grad()
+    def sample_pool(self, rois: list[Instances]) -> list[Instances]:
+        """
+        Limit the RoIs that mining looks at to `ohem_pool_size` per image: all foreground, and a
+        random part of the background. What has the same limit in the batch, foreground if it is
+        sampled or if there is an `ohem_positive_fraction`, is at most this fraction of the pool,
+        too. A pool as large as the batch is a random sample.
+
+        Args:
+            rois (list[Instances]): for each image, all labeled RoIs.
+
+        Returns:
+            list[Instances]: for each image, the pool. All RoIs, in their order, if they fit.
+        """
+        return [self._sample_pool_single_image(x) for x in rois]
+
+    def _sample_pool_single_image(self, rois: Instances) -> Instances:
+        if self.ohem_pool_size == 0 or len(rois) <= self.ohem_pool_size:
+            return rois
+        fraction = self.ohem_positive_fraction
+        if self.ohem_foreground == "sampled":
+            fraction = self.positive_fraction
+        elif fraction is None:
+            fraction = 1.0
+        inds = subsample_labels(rois.gt_classes, self.ohem_pool_size, fraction, self.num_classes)
+        return rois[torch.cat(inds)]
+
+    @torch.no_grad()
+    def sample_foreground(self, pool: list[Instances]) -> tuple[list[Instances], list[Instances]]:
+        """
+        Args:
+            pool (list[Instances]): for each image, RoIs from :meth:`sample_pool`.
+
+        Returns:
+            for each image, the foreground that is trained on whatever its loss, and the RoIs to
+            mine: none and all of the pool if foreground is "mined"; a random sample and all
+            background if it is "sampled".
+        """
+        if self.ohem_foreground == "mined":
+            return [x[:0] for x in pool], pool
+        bg_label = self.num_classes
+        sampled, background = [], []
+        for rois in pool:
+            fg_inds, _ = subsample_labels(
+                rois.gt_classes, self.batch_size_per_image, self.positive_fraction, bg_label
+            )
+            sampled.append(rois[fg_inds])
+            # Not by a mask, for whose size each field would wait for the GPU.
+            background.append(rois[torch.where(rois.gt_classes == bg_label)[0]])
+        return sampled, background
+
     def compute_roi_losses(
         self, features: dict[str, Tensor], rois: list[Instances], stage: int = 0
     ) -> list[Instances]:
@@ -254,19 +320,29 @@ class OHEMMixin(IgnoreRegionsMixin):
         )
 
     @torch.no_grad()
-    def select_hard_rois(self, rois: list[Instances]) -> list[Instances]:
+    def select_hard_rois(
+        self, rois: list[Instances], sampled: Optional[list[Instances]] = None
+    ) -> list[Instances]:
         """
         Args:
             rois (list[Instances]): for each image, the RoIs from :meth:`compute_roi_losses`. They
                 get the field "survives_nms".
+            sampled (list[Instances]): for each image, the foreground that takes its place in the
+                batch already, from :meth:`sample_foreground`. None if there is none.
 
         Returns:
-            list[Instances]: for each image, the RoIs to train on: the hardest first, after a
-            random sample of the foreground if `ohem_foreground` is "sampled".
+            list[Instances]: for each image, the RoIs with the largest loss that fill the batch, the
+            hardest first.
         """
-        return [self._select_hard_rois_single_image(x) for x in rois]
+        batch_sizes = [self.batch_size_per_image] * len(rois)
+        if sampled is not None:
+            batch_sizes = [self.batch_size_per_image - len(x) for x in sampled]
+        return [
+            self._select_hard_rois_single_image(x, batch_size)
+            for x, batch_size in zip(rois, batch_sizes, strict=True)
+        ]
 
-    def _select_hard_rois_single_image(self, rois: Instances) -> Instances:
+    def _select_hard_rois_single_image(self, rois: Instances, batch_size: int) -> Instances:
         gt_classes = rois.gt_classes
         survivors = nms_by_loss(
             rois.proposal_boxes.tensor,
@@ -277,24 +353,20 @@ class OHEMMixin(IgnoreRegionsMixin):
         )
         rois.survives_nms = torch.zeros_like(gt_classes, dtype=torch.bool)
         rois.survives_nms[survivors] = True
-
-        batch_size, bg_label = self.batch_size_per_image, self.num_classes
-        if self.ohem_foreground == "mined":
-            fraction = self.ohem_positive_fraction
-            return rois[take_hardest(survivors, gt_classes, batch_size, bg_label, fraction)]
-        fg_inds, _ = subsample_labels(gt_classes, batch_size, self.positive_fraction, bg_label)
-        bg_inds = take_hardest(survivors, gt_classes, batch_size - len(fg_inds), bg_label, 0.0)
-        return rois[torch.cat([fg_inds, bg_inds])]
+        hardest = take_hardest(
+            survivors, gt_classes, batch_size, self.num_classes, self.ohem_positive_fraction
+        )
+        return rois[hardest]
 
     def label_and_sample_proposals(
         self, proposals: list[Instances], targets: list[Instances]
     ) -> list[Instances]:
         """
         See :meth:`ROIHeads.label_and_sample_proposals`, by which the parent's forward would
-        sample. Mined RoIs, which carry their losses, are already what to train on.
+        sample. Mined RoIs, which :func:`label_rois` has given "gt_inds", lack only their targets.
         """
-        if all(x.has("loss_cls") for x in proposals):
-            return proposals
+        if all(x.has("gt_inds") for x in proposals):
+            return look_up_targets(proposals, targets)
         return super().label_and_sample_proposals(proposals, targets)
 
     def _connect(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:

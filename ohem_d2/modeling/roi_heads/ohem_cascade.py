@@ -23,7 +23,8 @@ class OHEMCascadeROIHeads(OHEMMixin, CascadeROIHeads):
     :class:`CascadeROIHeads` with online hard example mining in each stage, see :class:`OHEMMixin`.
 
     The RoIs of a later stage are the boxes that the stage before it predicts on all of its RoIs,
-    not on its hard ones alone: what is hard for one stage is not hard for the next.
+    not on its hard ones alone: what is hard for one stage is not hard for the next. So sampled
+    foreground goes through the read-only pass as well, unlike in :class:`OHEMROIHeads`.
     """
 
     def forward_hard_rois(
@@ -40,10 +41,10 @@ class OHEMCascadeROIHeads(OHEMMixin, CascadeROIHeads):
         first, *later = self.mine_stages(images, features, rois, targets)
         first = look_up_targets(first, targets)
         losses = {}
-        for stage, hard in enumerate([first, *later]):
-            predictions = forward_rois(self, features, hard, stage)
+        for stage, kept in enumerate([first, *later]):
+            predictions = forward_rois(self, features, kept, stage)
             with get_event_storage().name_scope(f"stage{stage}"):
-                stage_losses = self.box_predictor[stage].losses(predictions, hard)
+                stage_losses = self.box_predictor[stage].losses(predictions, kept)
             losses.update({f"{name}_stage{stage}": v for name, v in stage_losses.items()})
         losses.update(mask_and_keypoint_losses(self, features, first))
         return first, losses
@@ -73,12 +74,14 @@ class OHEMCascadeROIHeads(OHEMMixin, CascadeROIHeads):
                     self.num_classes,
                     ignore_ioa_thresh=self.ignore_ioa_thresh,
                 )
-            rois = self.compute_roi_losses(features, rois, stage)
-            hard = self.select_hard_rois(rois)
+            labeled = rois
+            rois = self.compute_roi_losses(features, self.sample_pool(labeled), stage)
+            sampled, pool = self.sample_foreground(rois)
+            hard = self.select_hard_rois(pool, sampled)
             # Like CascadeROIHeads, log the first stage without a prefix.
             with get_event_storage().name_scope(f"stage{stage}") if stage > 0 else nullcontext():
-                log_mining(rois, hard, self.num_classes)
+                log_mining(labeled, pool, sampled, hard, self.num_classes)
             if stage == 0:
-                self.ohem_monitor.show(images, targets, rois, hard, self.num_classes)
-            stages.append(hard)
+                self.ohem_monitor.show(images, targets, pool, hard, self.num_classes)
+            stages.append([Instances.cat(x) for x in zip(sampled, hard, strict=True)])
         return stages

@@ -68,9 +68,9 @@ def label_rois(
         labeled_per_image.gt_inds = gt_inds
         if has_gt:
             labeled_per_image.gt_boxes = targets_per_image.gt_boxes[gt_inds]
-        # Indexing with a mask waits for the GPU: only if the matcher ignores at all.
+        # This waits for the GPU: only if the matcher ignores at all, and once for all fields.
         if -1 in proposal_matcher.labels:
-            labeled_per_image = labeled_per_image[gt_classes >= 0]
+            labeled_per_image = labeled_per_image[torch.where(gt_classes >= 0)[0]]
         labeled.append(labeled_per_image)
     return labeled
 
