@@ -173,6 +173,26 @@ ONE_THING = {
 }
 RECIPES.update(ONE_THING)
 
+# A limit on the RoIs that mining looks at, of some 400 per image.
+POOL_SIZES = (64, 128, 256)
+POOL = {
+    kind: {
+        f"{kind}, pool {size}": Recipe(
+            f"{title} among {size} RoIs", {**options, "MODEL.OHEM.POOL_SIZE": size}
+        )
+        for size in POOL_SIZES
+    }
+    for kind, title, options in (
+        ("paper", "OHEM", PAPER),
+        ("background", "Background mining", BACKGROUND),
+    )
+}
+RECIPES.update({**POOL["paper"], **POOL["background"]})
+
+RECIPES["paper, half precision"] = Recipe(
+    "OHEM, read-only pass in half precision", {**PAPER, "MODEL.OHEM.MINING_HALF_PRECISION": True}
+)
+
 SEEDS = (1, 2, 3, 4, 5)  # chosen before the first run; all of them are reported
 
 EXPERIMENTS = {
@@ -181,6 +201,14 @@ EXPERIMENTS = {
         ("cards",),
         ("stock, longer", "paper, longer", "background, longer", "stock, longest"),
         SEEDS,
+    ),
+    "pool": Experiment(
+        ("cards", "bccd-rare"),
+        ("stock", *POOL["paper"], "paper", *POOL["background"], "background"),
+        SEEDS[:3],
+    ),
+    "half precision": Experiment(
+        ("cards", "bccd-rare"), ("paper", "paper, half precision"), SEEDS[:3]
     ),
     "one thing": Experiment(("cards",), ("paper", *ONE_THING), SEEDS[:1]),
 }

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.evaluation import inference_context
@@ -30,6 +31,7 @@ from benchmarks.sampling.experiments import (
 from ohem_d2.engine import fall_back_to_cpu, load_config
 from ohem_d2.evaluation import build_mean_roi_loss_loader, mean_roi_loss
 from ohem_d2.evaluation.mean_roi_loss import features_and_rois
+from ohem_d2.modeling.roi_heads import compute_roi_losses, nms_by_loss, take_hardest
 from ohem_d2.utils import read_metrics, write_json
 
 NUM_CHECKPOINTS = 4
@@ -70,7 +72,8 @@ def measure_rois(cfg: CfgNode, folder: Path) -> dict[str, Any]:
 
     Returns:
         dict: "mean_roi_loss", the iterations behind each checkpoint and its mean loss over all RoIs
-        of the first training images; and "foreground_share" of these RoIs for the last checkpoint.
+        of the first training images; for the last checkpoint "foreground_share" of these RoIs, and
+        "half_precision", see :func:`half_precision`.
     """
     model = build_model(cfg)
     loader = build_mean_roi_loss_loader(cfg, cfg.DATASETS.TRAIN[0])
@@ -82,7 +85,8 @@ def measure_rois(cfg: CfgNode, folder: Path) -> dict[str, Any]:
         losses.append((iterations, mean_roi_loss(model, inputs)))
     # A run may diverge before its first checkpoint.
     share = foreground_share(model, inputs) if losses else None
-    return {"mean_roi_loss": losses, "foreground_share": share}
+    half = half_precision(model, inputs) if losses else None
+    return {"mean_roi_loss": losses, "foreground_share": share, "half_precision": half}
 
 
 def foreground_share(model: GeneralizedRCNN, inputs: list[list[dict]]) -> float:
@@ -97,6 +101,45 @@ def foreground_share(model: GeneralizedRCNN, inputs: list[list[dict]]) -> float:
                 num_foreground += int((rois.gt_classes < model.roi_heads.num_classes).sum())
                 count += len(rois)
     return num_foreground / count
+
+
+def half_precision(model: GeneralizedRCNN, inputs: list[list[dict]]) -> dict[str, Any]:
+    """
+    Returns:
+        dict[str, Any]: for bfloat16 and float16, what mining keeps if the read-only pass alone runs
+        in that precision: the share of it that float32 keeps as well, and its mean loss in float32
+        beside that of what float32 keeps.
+    """
+    heads = model.roi_heads
+    kept = {torch.float32: 0, torch.bfloat16: 0, torch.float16: 0}
+    shared = dict.fromkeys(kept, 0)
+    loss = dict.fromkeys(kept, 0.0)
+    with inference_context(model):
+        for batch in inputs:
+            features, rois = features_and_rois(model, batch)
+            exact: list[Any] = []  # for each image, the losses, and which RoIs float32 keeps
+            for dtype in kept:
+                with torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
+                    scored = compute_roi_losses(heads, features, rois)
+                for i, x in enumerate(scored):
+                    losses = x.loss_cls + x.loss_box_reg
+                    ranked = nms_by_loss(x.proposal_boxes.tensor, losses, x.gt_classes)
+                    inds = take_hardest(
+                        ranked, x.gt_classes, heads.batch_size_per_image, heads.num_classes
+                    )
+                    if dtype == torch.float32:
+                        exact.append((losses, set(inds.tolist())))
+                    kept[dtype] += len(inds)
+                    shared[dtype] += len(exact[i][1] & set(inds.tolist()))
+                    loss[dtype] += float(exact[i][0][inds].sum())
+    mean_loss = {x: loss[x] / kept[x] for x in kept}
+    return {
+        str(x).removeprefix("torch."): {
+            "shared": shared[x] / kept[x],
+            "loss_ratio": mean_loss[x] / mean_loss[torch.float32],
+        }
+        for x in (torch.bfloat16, torch.float16)
+    }
 
 
 def summarize(metrics: list[dict[str, float]], iterations: int, finished: bool) -> dict[str, Any]:
