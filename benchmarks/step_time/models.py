@@ -18,6 +18,7 @@ from benchmarks.step_time import loss_layer  # noqa: F401  (registers its heads)
 from ohem_d2 import add_ohem_config
 
 __all__ = [
+    "BACKGROUND",
     "HALF",
     "LOSS_LAYER",
     "MODELS",
@@ -38,39 +39,67 @@ class Variant(NamedTuple):
     name: str
     heads: str  # MODEL.ROI_HEADS.NAME
     batch_size: int  # B, MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
-    half_precision: bool = False  # MODEL.OHEM.MINING_HALF_PRECISION
+    # MODEL.OHEM.FOREGROUND, POOL_SIZE and MINING_HALF_PRECISION
+    foreground: str = "mined"
+    pool_size: int = 0
+    half_precision: bool = False
 
 
 class Model(NamedTuple):
     config: str  # a file
     image_size: tuple[int, int]  # height, width
     num_proposals: int  # per image, what the config's RPN leaves in training
-    foreground: str  # MODEL.OHEM.FOREGROUND; "sampled" gives a mask head as many RoIs as stock
     variants: tuple[Variant, ...]  # the first is the reference
     options: tuple[Any, ...] = ()  # of the config, keys and values in turn
     has_sweep: bool = False  # whether to measure mining by the number of RoIs
 
 
 # Names of variants.
-STOCK, OHEM, EQUAL, LOSS_LAYER, HALF = (
+STOCK, OHEM, BACKGROUND, EQUAL, LOSS_LAYER = (
     "stock",
     "OHEM",
+    "background mining",
     "OHEM, equal B",
     "loss layer",
-    "OHEM, half precision",
 )
+HALF = ", half precision"  # after the name of another
 FPN_SIZE = (800, 1066)  # of 480 x 640, COCO's most frequent
+POOL_SIZES = (256, 512, 1024)
+
+
+def _variants(
+    stock: Variant, heads: str, batch_size: int, pool_sizes: tuple[int, ...]
+) -> tuple[Variant, ...]:
+    """
+    Returns:
+        tuple[Variant, ...]: `stock`, and mining of foreground and background and of background
+        alone, with these limits on the RoIs and without a limit.
+    """
+    mining = [
+        Variant(f"{name}, pool {pool}" if pool else name, heads, batch_size, foreground, pool)
+        for name, foreground in ((OHEM, "mined"), (BACKGROUND, "sampled"))
+        for pool in (*pool_sizes, 0)
+    ]
+    return (stock, *mining)
+
+
+def _in_half_precision(variant: Variant) -> Variant:
+    return variant._replace(name=variant.name + HALF, half_precision=True)
+
+
+_VGG16 = _variants(Variant(STOCK, "HeuristicROIHeads", 64), "OHEMROIHeads", 64, POOL_SIZES)
 
 MODELS = {
+    # With the ground truth, an image has less than 1,024 RoIs.
     "R50-FPN": Model(
         model_zoo.get_config_file("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"),
         FPN_SIZE,
         1000,
-        "sampled",
         (
-            Variant(STOCK, "StandardROIHeads", 512),
-            Variant(OHEM, "OHEMROIHeads", 128),
-            Variant(HALF, "OHEMROIHeads", 128, half_precision=True),
+            *_variants(
+                Variant(STOCK, "StandardROIHeads", 512), "OHEMROIHeads", 128, POOL_SIZES[:2]
+            ),
+            Variant(OHEM + HALF, "OHEMROIHeads", 128, half_precision=True),
             Variant(EQUAL, "OHEMROIHeads", 512),
             Variant(LOSS_LAYER, "LossLayerOHEMROIHeads", 128),
         ),
@@ -79,13 +108,11 @@ MODELS = {
     # Without the heuristic bg_lo, so that the variants differ only in the heads.
     "VGG16": Model(
         str(ROOT / "configs/PascalVOC-Detection/fast_rcnn_VGG16_bg_lo_0.yaml"),
-        (600, 800),
+        (600, 1000),
         2000,
-        "mined",
         (
-            Variant(STOCK, "HeuristicROIHeads", 64),
-            Variant(OHEM, "OHEMROIHeads", 64),
-            Variant(HALF, "OHEMROIHeads", 64, half_precision=True),
+            *_VGG16,
+            *(_in_half_precision(x) for x in _VGG16 if x.name in (OHEM, f"{OHEM}, pool 512")),
             Variant(LOSS_LAYER, "LossLayerOHEMROIHeads", 64),
         ),
         has_sweep=True,
@@ -94,10 +121,8 @@ MODELS = {
         model_zoo.get_config_file("Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml"),
         FPN_SIZE,
         1000,
-        "sampled",
-        (
-            Variant(STOCK, "CascadeROIHeads", 512),
-            Variant(OHEM, "OHEMCascadeROIHeads", 128),
+        _variants(
+            Variant(STOCK, "CascadeROIHeads", 512), "OHEMCascadeROIHeads", 128, POOL_SIZES[:2]
         ),
         ("MODEL.MASK_ON", False),
     ),
@@ -105,21 +130,20 @@ MODELS = {
         model_zoo.get_config_file("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"),
         FPN_SIZE,
         1000,
-        "sampled",
-        (
-            Variant(STOCK, "StandardROIHeads", 512),
-            Variant(OHEM, "OHEMROIHeads", 128),
-        ),
+        _variants(Variant(STOCK, "StandardROIHeads", 512), "OHEMROIHeads", 128, POOL_SIZES[:2]),
     ),
     "R50-C4": Model(
         model_zoo.get_config_file("COCO-Detection/faster_rcnn_R_50_C4_1x.yaml"),
         FPN_SIZE,
         2000,
-        "sampled",
-        (
-            Variant(STOCK, "Res5ROIHeads", 512),
-            Variant(OHEM, "OHEMRes5ROIHeads", 128),
-        ),
+        _variants(Variant(STOCK, "Res5ROIHeads", 512), "OHEMRes5ROIHeads", 128, POOL_SIZES),
+    ),
+    # The detector of benchmarks/sampling/.
+    "SqueezeNet": Model(
+        str(ROOT / "configs/benchmarks/faster_rcnn_SqueezeNet.yaml"),
+        (192, 256),
+        400,
+        _variants(Variant(STOCK, "HeuristicROIHeads", 32), "OHEMROIHeads", 32, (64, 128, 256)),
     ),
 }
 
@@ -130,8 +154,8 @@ def build_variants(model: Model, inputs: list[dict], device: str) -> dict[str, G
         inputs (list[dict]): from :func:`make_inputs`.
 
     Returns:
-        dict[str, GeneralizedRCNN]: by the variant's name, in training mode. All have the same
-        random weights and the same proposals.
+        dict[str, GeneralizedRCNN]: by the variant's name, in training mode. All share the memory of
+        the same random weights, and have the same proposals.
     """
     built: dict[str, GeneralizedRCNN] = {}
     weights: dict[str, Tensor] = {}
@@ -141,7 +165,7 @@ def build_variants(model: Model, inputs: list[dict], device: str) -> dict[str, G
         if not built:
             _calibrate(network, inputs)
             weights = network.state_dict()
-        network.load_state_dict(weights)
+        network.load_state_dict(weights, assign=True)
         built[variant.name] = network
     for network in built.values():
         if hasattr(network.proposal_generator, "rpn_head"):
@@ -158,7 +182,8 @@ def _config(model: Model, variant: Variant, device: str) -> CfgNode:
     cfg.MODEL.WEIGHTS = ""
     cfg.MODEL.ROI_HEADS.NAME = variant.heads
     cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = variant.batch_size
-    cfg.MODEL.OHEM.FOREGROUND = model.foreground
+    cfg.MODEL.OHEM.FOREGROUND = variant.foreground
+    cfg.MODEL.OHEM.POOL_SIZE = variant.pool_size
     cfg.MODEL.OHEM.WARMUP_ITERS = 0
     cfg.MODEL.OHEM.MINING_HALF_PRECISION = variant.half_precision
     return cfg

@@ -81,7 +81,8 @@ def time_parts(
         time_calls(read_only_pass, "roi_losses", LOSS_AND_SELECTION)
         time_calls(loss_layer, "roi_losses", LOSS_AND_SELECTION)
         if isinstance(heads, ohem.OHEMMixin):
-            time_calls(heads, "select_hard_rois", LOSS_AND_SELECTION)
+            for name in ("sample_pool", "sample_foreground", "select_hard_rois"):
+                time_calls(heads, name, LOSS_AND_SELECTION)
 
         watch.start(REST)
         network.zero_grad(set_to_none=True)

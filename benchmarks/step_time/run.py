@@ -1,7 +1,6 @@
 """
 Measure what OHEM costs in a training step: time, operations and peak memory beside the same model
-without it; the parts of the step; mining by the number of RoIs; and how many of the mined RoIs half
-precision keeps.
+without it; the parts of the step; and mining by the number of RoIs.
 
     python -m benchmarks.step_time.run
 
@@ -30,7 +29,6 @@ from tqdm import tqdm
 from benchmarks.measure import measure, peak_memory, synchronize
 from benchmarks.provenance import RESULTS, ROOT, provenance, require_clean_commit
 from benchmarks.step_time.models import (
-    HALF,
     MODELS,
     NUM_OBJECTS,
     OHEM,
@@ -100,6 +98,8 @@ def measure_steps(
                 "precision": precision,
                 "images": len(inputs),
                 "size": " x ".join(map(str, model.image_size)),
+                "foreground_from": variant.foreground,
+                "pool_size": variant.pool_size,
                 "B": variant.batch_size,
                 "R": model.num_proposals + NUM_OBJECTS,  # with the ground-truth boxes
                 "kept": here.num_kept,
@@ -216,35 +216,6 @@ def measure_sweep(
     return lines
 
 
-def measure_overlap(
-    name: str, networks: dict[str, GeneralizedRCNN], inputs: list[dict], device: str
-) -> Line:
-    """
-    Returns:
-        Line: how many RoIs mining keeps, and how many of these half precision keeps, too. The
-        weights are random, so losses are close together: a trained model's are farther apart.
-    """
-    features = extract_features(networks[OHEM], inputs)
-    rois = label_rois(networks[OHEM], inputs, device)
-    for rois_per_image in rois:
-        rois_per_image.number = torch.arange(len(rois_per_image), device=device)
-    kept = []
-    for variant in (OHEM, HALF):
-        heads = networks[variant].roi_heads
-        heads.box_head.eval()  # or dropout would differ
-        torch.manual_seed(0)  # the foreground is a random sample
-        mined = heads.select_hard_rois(heads.compute_roi_losses(features, rois))
-        heads.box_head.train()
-        kept.append({(i, n) for i, x in enumerate(mined) for n in x.number.tolist()})
-    return {
-        "kind": "overlap",
-        "model": name,
-        "precision": "half",
-        "kept": len(kept[0]),
-        "shared": len(kept[0] & kept[1]),
-    }
-
-
 def run(args: argparse.Namespace, device: str, output: Path) -> None:
     """
     Measure models one after the other, and write the lines of each as soon as it is done.
@@ -262,8 +233,6 @@ def run(args: argparse.Namespace, device: str, output: Path) -> None:
             lines += measure_steps(
                 name, model, networks, inputs, precision, args.repeats, device, bar
             )
-        if HALF in networks:
-            lines.append(measure_overlap(name, networks, inputs, device))
         if model.has_sweep:
             # On a CPU it takes seconds, so once is enough.
             repeats = 1 if device == "cpu" else args.repeats

@@ -36,7 +36,7 @@ def log_mining(
     Log scalars of one minibatch, counts as the mean over its images: roi_head/num_fg_samples and
     roi_head/num_bg_samples of the kept RoIs, like every detectron2 model, and
 
-    - ohem/num_rois: RoIs that mining looked at, by a read-only pass
+    - ohem/num_rois: RoIs that mining looked at, that is, ranked by their loss
     - ohem/num_left_out: labeled RoIs that it did not look at
     - ohem/num_fg_rois, ohem/num_bg_rois: labeled RoIs, all of them
     - ohem/num_kept: RoIs kept, that is, trained on
