@@ -67,6 +67,11 @@ def check_training(run_in_two_processes, options, objects):
     "options",
     [
         *(pytest.param(options, id=family) for family, options in FAMILIES.items()),
+        pytest.param({"MODEL__OHEM__POOL_SIZE": 20}, id="pool"),
+        pytest.param(
+            {"MODEL__OHEM__POOL_SIZE": 20, "MODEL__OHEM__FOREGROUND": "sampled"},
+            id="background mining",
+        ),
         pytest.param(
             {"MODEL__ROI_BOX_HEAD__USE_SIGMOID_CE": True},
             marks=has_sigmoid_loss,

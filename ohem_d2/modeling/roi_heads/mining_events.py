@@ -49,7 +49,7 @@ def log_mining(
     Args:
         labeled (list[Instances]): for each image, all RoIs.
         seen (list[Instances]): those that :meth:`OHEMMixin.select_hard_rois` chose from.
-        sampled (list[Instances]): foreground that is kept whatever its loss.
+        sampled (list[Instances]): foreground that is kept regardless of its loss.
         hard (list[Instances]): those that it chose.
         num_classes (int): number of foreground classes.
     """

@@ -256,10 +256,10 @@ class OHEMMixin(IgnoreRegionsMixin):
     @torch.no_grad()
     def sample_pool(self, rois: list[Instances]) -> list[Instances]:
         """
-        Limit the RoIs that mining looks at to `ohem_pool_size` per image: all foreground, and a
-        random part of the background. What has the same limit in the batch, foreground if it is
-        sampled or if there is an `ohem_positive_fraction`, is at most this fraction of the pool,
-        too. A pool as large as the batch is a random sample.
+        Choose the RoIs that mining looks at: at most `ohem_pool_size` per image, all foreground and
+        a random part of the background. If foreground is limited to a fraction of the batch, by
+        `positive_fraction` if it is "sampled" or by `ohem_positive_fraction` if it is "mined", it
+        is limited to the same fraction of the pool.
 
         Args:
             rois (list[Instances]): for each image, all labeled RoIs.
@@ -272,10 +272,11 @@ class OHEMMixin(IgnoreRegionsMixin):
     def _sample_pool_single_image(self, rois: Instances) -> Instances:
         if self.ohem_pool_size == 0 or len(rois) <= self.ohem_pool_size:
             return rois
-        fraction = self.ohem_positive_fraction
         if self.ohem_foreground == "sampled":
             fraction = self.positive_fraction
-        elif fraction is None:
+        elif self.ohem_positive_fraction is not None:
+            fraction = self.ohem_positive_fraction
+        else:
             fraction = 1.0
         inds = subsample_labels(rois.gt_classes, self.ohem_pool_size, fraction, self.num_classes)
         return rois[torch.cat(inds)]
@@ -287,9 +288,9 @@ class OHEMMixin(IgnoreRegionsMixin):
             pool (list[Instances]): for each image, RoIs from :meth:`sample_pool`.
 
         Returns:
-            for each image, the foreground that is trained on whatever its loss, and the RoIs to
-            mine: none and all of the pool if foreground is "mined"; a random sample and all
-            background if it is "sampled".
+            for each image, the foreground to train on regardless of its loss, and the RoIs to mine.
+            If foreground is "mined", none and the whole pool; if it is "sampled", a random sample
+            of it and all background.
         """
         if self.ohem_foreground == "mined":
             return [x[:0] for x in pool], pool
