@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import KEYPOINT_HEAD, MASK_HEAD, devices, load_config
+from detectron2 import modeling
 from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from oracles import slow_box_voting
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ohem_d2.modeling import build_test_time_model
 from ohem_d2.modeling.roi_heads.box_branch import box_predictors
@@ -217,6 +219,77 @@ def test_scales_and_mirror_images_are_merged_at_once(options, voting):
             pred_classes=torch.tensor(classes[chosen]),
         ),
     )
+
+
+class DeviceCopies(TorchFunctionMode):
+    """
+    Records the calls that copy a tensor to another device, also on a CPU, where they copy nothing.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in (Tensor.cpu, Tensor.cuda, Tensor.to, Tensor.tolist, Tensor.item):
+            self.calls.append(func)
+        return func(*args, **(kwargs or {}))
+
+
+@devices
+@pytest.mark.parametrize("min_sizes", [(64,), (64, 80, 100)])
+@torch.no_grad()
+def test_boxes_are_mapped_back_where_they_are(min_sizes, device, monkeypatch):
+    """
+    To the same bits as by detectron2, which copies those of each image to the CPU and back.
+    """
+    cfg, model = build(
+        {**MODELS["StandardROIHeads"], **AUG, "TEST__AUG__MIN_SIZES": min_sizes}, device
+    )
+    tta = GeneralizedRCNNWithTTA(cfg, model)
+    inputs, transforms = tta._get_augmented_inputs(image_of_a_file())
+    outputs = tta._batch_inference(inputs)
+    assert min(map(len, outputs)) > 10
+    outputs[1] = outputs[1][:0]  # nothing is found in one of them
+    monkeypatch.setattr(tta, "_batch_inference", lambda _: outputs)
+
+    loop = modeling.GeneralizedRCNNWithTTA._get_augmented_boxes
+    with DeviceCopies() as in_loop:
+        boxes, scores, classes = loop(tta, inputs, transforms)
+    with DeviceCopies() as mapped:
+        actual = tta._get_augmented_boxes(inputs, transforms)
+    assert torch.equal(actual[0], boxes) and actual[0].dtype == torch.float32
+    assert torch.equal(actual[1], torch.stack(scores))
+    assert torch.equal(actual[2], torch.stack(classes))
+    assert in_loop.calls == [Tensor.cpu, Tensor.to] * 2 * len(min_sizes)
+    assert mapped.calls == []
+
+
+class Shift(T.ResizeTransform):
+    def apply_box(self, box):
+        return super().apply_box(box) + 1
+
+
+@devices
+@pytest.mark.parametrize(
+    "transform",
+    [
+        T.NoOpTransform(),
+        T.TransformList([T.HFlipTransform(500), T.ResizeTransform(375, 500, 601, 801)]),
+        # Those that only another mapper has.
+        T.RotationTransform(375, 500, 30),
+        Shift(375, 500, 601, 801),
+    ],
+    ids=lambda x: type(x).__name__,
+)
+def test_boxes_are_mapped_as_in_numpy(transform, device):
+    corners = torch.rand(1000, 2, 2, generator=torch.Generator().manual_seed(0)) * 500
+    boxes = torch.cat([corners.amin(dim=1), corners.amax(dim=1)], dim=1)
+    expected = torch.from_numpy(transform.apply_box(boxes.numpy().copy())).float()
+    given = boxes.to(device, copy=True)
+    mapped = module._transform(given, transform)
+    assert mapped.device == given.device and torch.equal(mapped.cpu(), expected)
+    assert torch.equal(given.cpu(), boxes)  # as they were
 
 
 def test_proposals_by_hand():

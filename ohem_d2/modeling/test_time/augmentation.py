@@ -24,6 +24,10 @@ __all__ = ["DatasetMapperTTA", "GeneralizedRCNNWithTTA", "ImageTooLargeError"]
 
 logger = logging.getLogger(__name__)
 
+# The transforms of DatasetMapperTTA. Their apply_coords works on tensors, in place, and maps x and
+# y each by itself, so that two corners of a box are enough.
+ELEMENTWISE = (T.NoOpTransform, T.ResizeTransform, T.HFlipTransform)
+
 
 class DatasetMapperTTA(modeling.DatasetMapperTTA):
     """
@@ -51,7 +55,9 @@ class DatasetMapperTTA(modeling.DatasetMapperTTA):
                     augmented["image"].shape[1:],
                     **{
                         **proposals.get_fields(),
-                        "proposal_boxes": _transform(proposals.proposal_boxes, transform),
+                        "proposal_boxes": Boxes(
+                            _transform(proposals.proposal_boxes.tensor, transform)
+                        ),
                     },
                 )
         return ret
@@ -166,7 +172,7 @@ class GeneralizedRCNNWithTTA(modeling.GeneralizedRCNNWithTTA):
         """
         outputs = self._batch_inference(augmented_inputs)
         boxes = [
-            _transform(x.pred_boxes, tfm.inverse()).tensor
+            _transform(x.pred_boxes.tensor, tfm.inverse())
             for x, tfm in zip(outputs, tfms, strict=True)
         ]
         scores, classes = [x.scores for x in outputs], [x.pred_classes for x in outputs]
@@ -192,12 +198,19 @@ class GeneralizedRCNNWithTTA(modeling.GeneralizedRCNNWithTTA):
         detections = self.merge(
             Instances(shape_hw, pred_boxes=boxes, scores=all_scores, pred_classes=all_classes)
         )
-        return detections[detections.pred_boxes.nonempty()]  # as detector_postprocess does
+        # As detector_postprocess does. With indices a GPU is waited for once, not for each field.
+        return detections[detections.pred_boxes.nonempty().nonzero()[:, 0]]
 
 
-def _transform(boxes: Boxes, transform: T.Transform) -> Boxes:
-    ret = transform.apply_box(boxes.tensor.cpu().numpy())
-    return Boxes(torch.from_numpy(ret).to(boxes.device))
+def _transform(boxes: Tensor, transform: T.Transform) -> Tensor:
+    """
+    Same as `transform.apply_box`, to the bit. That takes NumPy arrays; here, boxes stay on their
+    device unless the mapper is not ours.
+    """
+    if any(type(x) not in ELEMENTWISE for x in getattr(transform, "transforms", [transform])):
+        return torch.from_numpy(transform.apply_box(boxes.cpu().numpy())).to(boxes)
+    corners = transform.apply_coords(boxes.reshape(-1, 2).clone()).reshape(-1, 2, 2)
+    return torch.cat([corners.amin(dim=1), corners.amax(dim=1)], dim=1)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
