@@ -108,8 +108,8 @@ def _pairs_of_a_class(kept_classes: Tensor, classes: Tensor) -> Iterator[tuple[T
         its boxes in [0, R). Each kept box is in the blocks together with all boxes of its class.
     """
     rows = kept_classes.argsort()
-    begin = torch.searchsorted(classes, kept_classes[rows]).tolist()
-    end = torch.searchsorted(classes, kept_classes[rows], right=True).tolist()
+    bounds = [torch.searchsorted(classes, kept_classes[rows], right=x) for x in (False, True)]
+    begin, end = torch.stack(bounds).tolist()  # a GPU is waited for once
     first = 0
     for i in range(len(rows)):
         if i + 1 < len(rows):

@@ -111,7 +111,8 @@ class IterativeROIHeads(nn.Module):
         batch_size = max(sum(len(x) for x in proposals), 1)
         rounds = [self._predict_once(features, proposals)]
         for _ in range(self.num_rounds - 1):
-            high = [x[x.scores > self.score_thresh] for x in rounds[-1]]
+            # With indices a GPU is waited for once, not for each field.
+            high = [x[(x.scores > self.score_thresh).nonzero()[:, 0]] for x in rounds[-1]]
             proposals = [
                 Instances(x.image_size, proposal_boxes=x.pred_boxes, classes=x.pred_classes)
                 for x in high
