@@ -243,23 +243,56 @@ def test_operations_of_a_small_head():
 
 
 @pytest.mark.parametrize(
-    "precision, dtype", [("float32", torch.float32), ("bfloat16", torch.bfloat16)]
+    "precision, dtype, tf32",
+    [
+        ("float32", torch.float32, False),
+        ("TF32", torch.float32, True),
+        ("bfloat16", torch.bfloat16, False),
+        ("float16", torch.float16, False),
+    ],
 )
-def test_mixed_precision(precision, dtype):
+def test_precisions(precision, dtype, tf32):
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [x.allow_tf32 for x in backends]
     inputs, networks = build("R50-FPN")
-    dtypes = []
-    networks[STOCK].roi_heads.box_predictor.cls_score.register_forward_hook(
-        lambda module, args, output: dtypes.append(output.dtype)
-    )
+    seen = []
+
+    def look(_module, _args, output):
+        seen.append((output.dtype, [x.allow_tf32 for x in backends]))
+        output.register_hook(
+            lambda grad: seen.append((grad.dtype, [x.allow_tf32 for x in backends]))
+        )
+
+    networks[STOCK].roi_heads.box_predictor.cls_score.register_forward_hook(look)
     with EventStorage():
         step_parts.train_step(networks[STOCK], inputs, precision, "cpu")
         step_parts.time_parts(networks[STOCK], inputs, precision, "cpu")
-    assert dtypes == [dtype] * 2
+    assert seen == [(dtype, [tf32] * 2)] * 4  # forward and backward of both
+    assert [x.allow_tf32 for x in backends] == before
+
+
+@pytest.mark.slow
+def test_tiny(tmp_path):
+    arguments = ["--trial", "--tiny", "--repeats", "1", "--models", "R50-FPN", "Cascade"]
+    arguments += ["--precisions", "float32", "TF32", "--output", str(tmp_path / "new")]
+    benchmark.main(arguments)
+    lines = [json.loads(x) for x in (tmp_path / "new/step_time.jsonl").read_text().splitlines()]
+    assert {x["size"] for x in lines if x["kind"] == "step"} == {"64 x 96"}
+    page = (tmp_path / "new/step_time.md").read_text()
+    rows = [[x.strip() for x in y.split("|")[1:3]] for y in page.splitlines() if "|" in y]
+    steps = [[name, x.name] for name in ("R50-FPN", "Cascade") for x in MODELS[name].variants]
+    for row in steps:
+        assert rows.count(row) == 4  # in two tables, in two precisions
+    assert "TF32 |" in page and "MiB, 20 at a time |" in page
 
 
 def test_bad_input(monkeypatch):
     with pytest.raises(InputError, match="--images and --repeats must be 1 or more"):
         benchmark.main(["--trial", "--repeats", "0"])
+    with pytest.raises(InputError, match="--tiny measures nothing to report"):
+        benchmark.main(["--tiny"])
     monkeypatch.setattr(provenance, "ROOT", provenance.ROOT.parent.parent.parent)  # no checkout
-    with pytest.raises(InputError, match="results are recorded from a git checkout"):
+    with pytest.raises(
+        InputError, match="results are recorded from a git checkout, or from a copy"
+    ):
         benchmark.main([])

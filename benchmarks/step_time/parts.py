@@ -16,9 +16,12 @@ from benchmarks.measure import synchronize
 from benchmarks.step_time import loss_layer
 from ohem_d2.modeling.roi_heads import ohem, read_only_pass
 
-__all__ = ["PARTS", "PRECISIONS", "time_parts", "train_step"]
+__all__ = ["PARTS", "PRECISIONS", "set_tf32", "time_parts", "train_step"]
 
-PRECISIONS = ("float32", "bfloat16")  # the latter is automatic mixed precision
+# TF32: float32 whose matrix products and convolutions a GPU computes with 10 bits of mantissa. The
+# last two are automatic mixed precision. For float16, training scales the loss; a measurement need
+# not, because that changes the values of the gradients and not the time they take.
+PRECISIONS = ("float32", "TF32", "bfloat16", "float16")
 
 BACKBONE, LABELS, READ_ONLY, LOSS_AND_SELECTION, TRAINED, HEADS_BACKWARD, BACKWARD, REST = PARTS = (
     "backbone and RPN",
@@ -37,9 +40,10 @@ def train_step(network: GeneralizedRCNN, inputs: list[dict], precision: str, dev
     Forward and backward, starting without gradients. The optimizer, the same for all, is left out.
     """
     network.zero_grad(set_to_none=True)
-    with _autocast(precision, device):
-        losses = network(inputs)
-    sum(losses.values()).backward()
+    with set_tf32(precision == "TF32"):
+        with _autocast(precision, device):
+            losses = network(inputs)
+        sum(losses.values()).backward()
 
 
 def time_parts(
@@ -65,7 +69,7 @@ def time_parts(
         return instances, {}
 
     original_forward = watch.timed(TRAINED, heads.forward)
-    with ExitStack() as patches:
+    with set_tf32(precision == "TF32"), ExitStack() as patches:
 
         def time_calls(owner: Any, name: str, part: str) -> None:
             timed = watch.timed(part, getattr(owner, name))
@@ -96,7 +100,25 @@ def time_parts(
 
 
 def _autocast(precision: str, device: str) -> torch.autocast:
-    return torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16")
+    is_mixed = precision in ("bfloat16", "float16")
+    return torch.autocast(device, getattr(torch, precision) if is_mixed else None, enabled=is_mixed)
+
+
+@contextmanager
+def set_tf32(enabled: bool) -> Iterator[None]:
+    """
+    Whether float32 is TF32, of which PyTorch's default is no for matrix products and yes for
+    convolutions.
+    """
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [x.allow_tf32 for x in backends]
+    try:
+        for backend in backends:
+            backend.allow_tf32 = enabled
+        yield
+    finally:
+        for backend, value in zip(backends, before, strict=True):
+            backend.allow_tf32 = value
 
 
 def _backward(losses: dict[str, Tensor], features: list[Tensor], leaves: list[Tensor]) -> None:

@@ -36,7 +36,8 @@ from benchmarks.step_time.models import (
     build_variants,
     make_inputs,
 )
-from benchmarks.step_time.parts import PARTS, PRECISIONS, time_parts, train_step
+from benchmarks.step_time.parts import PARTS, PRECISIONS, set_tf32, time_parts, train_step
+from benchmarks.step_time.tables import all_tables, read_steps
 from ohem_d2.utils import InputError, atomic_file
 
 FILE = "step_time.jsonl"
@@ -46,6 +47,13 @@ SWEEP_ROIS = (500, 1000, 2000, 4000, 8000)
 SWEEP_BATCH_SIZES = (0, 500)
 
 Line = dict[str, Any]
+
+
+def shrink(model: Model) -> Model:
+    """
+    A model on a small image with few proposals, to see that everything runs.
+    """
+    return model._replace(image_size=(64, 96), num_proposals=40)
 
 
 def measure_steps(
@@ -182,9 +190,17 @@ def label_rois(network: GeneralizedRCNN, inputs: list[dict], device: str) -> lis
 
 
 def measure_sweep(
-    name: str, model: Model, network: GeneralizedRCNN, repeats: int, device: str
+    name: str,
+    model: Model,
+    network: GeneralizedRCNN,
+    counts: Sequence[int],
+    repeats: int,
+    device: str,
 ) -> list[Line]:
     """
+    Args:
+        counts: numbers of RoIs.
+
     Returns:
         list[Line]: time and memory of mining one image in float32, by the number of RoIs.
     """
@@ -192,7 +208,7 @@ def measure_sweep(
     features = extract_features(network, make_inputs(model, 1))
     lines = []
     default = heads.ohem_mining_batch_size
-    for num_rois in tqdm(SWEEP_ROIS, f"{name}, mining", unit="R"):
+    for num_rois in tqdm(counts, f"{name}, mining", unit="R"):
         rois = label_rois(network, make_inputs(model, 1, num_rois - NUM_OBJECTS), device)
         for batch_size in SWEEP_BATCH_SIZES:
 
@@ -224,7 +240,7 @@ def run(args: argparse.Namespace, device: str, output: Path) -> None:
     passes = len(args.precisions) * (1 + args.repeats)
     bar = tqdm(total=passes * sum(len(MODELS[x].variants) for x in args.models), unit="step")
     for name in args.models:
-        model = MODELS[name]
+        model = shrink(MODELS[name]) if args.tiny else MODELS[name]
         bar.set_description(name)
         inputs = make_inputs(model, args.images)
         networks = build_variants(model, inputs, device)
@@ -236,7 +252,9 @@ def run(args: argparse.Namespace, device: str, output: Path) -> None:
         if model.has_sweep:
             # On a CPU it takes seconds, so once is enough.
             repeats = 1 if device == "cpu" else args.repeats
-            lines += measure_sweep(name, model, networks[OHEM], repeats, device)
+            counts = SWEEP_ROIS[:1] if args.tiny else SWEEP_ROIS
+            with set_tf32(False):
+                lines += measure_sweep(name, model, networks[OHEM], counts, repeats, device)
         del networks  # frees the memory for the next
         write([{**x, **origin} for x in lines], output)
     bar.close()
@@ -287,15 +305,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help=f"accept a changed work tree, and write to output/{FILE}, which the report does not "
         f"read, instead of benchmarks/results/{FILE}",
     )
+    parser.add_argument(
+        "--tiny", action="store_true", help="small images and few proposals, to see that it runs"
+    )
+    parser.add_argument(
+        "--output", type=Path, help=f"write {FILE} and its tables to this folder instead"
+    )
     args = parser.parse_args(arguments)
     if min(args.images, args.repeats) < 1:
         raise InputError("--images and --repeats must be 1 or more.")
+    if args.tiny and not (args.trial or args.output):
+        raise InputError("--tiny measures nothing to report: add --trial or --output.")
     if not args.trial:
         require_clean_commit()
-    folder = ROOT / "output" if args.trial else RESULTS
+    folder = args.output or (ROOT / "output" if args.trial else RESULTS)
     folder.mkdir(parents=True, exist_ok=True)
     with EventStorage():  # that models log in
         run(args, device, folder / FILE)
+    if args.output:
+        with atomic_file(folder / "step_time.md") as path:
+            path.write_text(all_tables(read_steps(folder, accept_changed=args.trial)))
 
 
 if __name__ == "__main__":

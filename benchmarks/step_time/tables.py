@@ -11,7 +11,15 @@ from benchmarks.measure import make_table
 from benchmarks.provenance import made_by, read_results
 from ohem_d2.utils import InputError
 
-__all__ = ["overlap", "parts_table", "read_steps", "step", "step_table", "sweep_table"]
+__all__ = [
+    "all_tables",
+    "overlap",
+    "parts_table",
+    "read_steps",
+    "step",
+    "step_table",
+    "sweep_table",
+]
 
 COMMAND = "python -m benchmarks.step_time.run"
 KINDS = ("step", "sweep", "overlap")
@@ -19,15 +27,18 @@ KINDS = ("step", "sweep", "overlap")
 KEY = ("kind", "model", "variant", "precision", "images", "R", "mining_batch_size", "machine")
 
 
-def read_steps(folder: Path) -> pd.DataFrame:
+def read_steps(folder: Path, accept_changed: bool = False) -> pd.DataFrame:
     """
+    Args:
+        accept_changed (bool): whether to read lines from a changed work tree, too.
+
     Returns:
         pd.DataFrame: a row per line of step_time*.jsonl.
 
     Raises:
         InputError: if a line is of an unknown kind.
     """
-    lines = read_results(folder, "step_time*.jsonl", KEY)
+    lines = read_results(folder, "step_time*.jsonl", KEY, accept_changed)
     for line in lines[~lines["kind"].isin(KINDS)].to_dict("records"):
         raise InputError(
             f"{line['where']}: kind {line['kind']!r} is unknown. There are: {', '.join(KINDS)}."
@@ -116,6 +127,17 @@ def overlap(lines: pd.DataFrame) -> str:
     """
     overlaps = lines[lines["kind"] == "overlap"].to_dict("records")
     return ", ".join(f"{x['shared']:.0f} of {x['kept']:.0f} ({x['model']})" for x in overlaps)
+
+
+def all_tables(lines: pd.DataFrame) -> str:
+    """
+    Returns:
+        str: everything above, as a page.
+    """
+    page = f"# Steps\n\n{step_table(lines)}\n\n# Parts of a step\n\n{parts_table(lines)}\n"
+    if "sweep" in set(lines["kind"]):
+        page += f"\n# Mining one image in float32\n\n{sweep_table(lines)}\n"
+    return page
 
 
 def _titles(steps: pd.DataFrame, row: pd.Series) -> dict[str, str]:
