@@ -1,8 +1,9 @@
 import copy
+import math
 
 import pytest
 import torch
-from conftest import load_config
+from conftest import devices, load_config
 from detectron2.engine import SimpleTrainer
 from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer
@@ -14,7 +15,7 @@ from ohem_d2.engine import AccumulatingTrainer
 pytestmark = pytest.mark.slow
 
 OPTIONS = (
-    *("MODEL.DEVICE", "cpu", "MODEL.OHEM.WARMUP_ITERS", 0),
+    *("MODEL.OHEM.WARMUP_ITERS", 0),
     # Statistics of a batch are those of a pass.
     *("MODEL.RESNETS.NORM", "FrozenBN"),
     *("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 0.5),  # so that it clips
@@ -38,9 +39,9 @@ def make_images(count):
     return images
 
 
-def run(make_trainer, images, steps=2):
+def run(make_trainer, images, steps=2, device="cpu"):
     # With the paper's OHEM, because a random sample of RoIs depends on what was drawn before.
-    cfg = load_config("demo/faster_rcnn_R_18_ohem.yaml", *OPTIONS)
+    cfg = load_config("demo/faster_rcnn_R_18_ohem.yaml", *OPTIONS, "MODEL.DEVICE", device)
     torch.manual_seed(0)
     model = build_model(cfg)
     before = copy.deepcopy(model.state_dict())
@@ -73,3 +74,25 @@ def test_same_as_a_step_of_all_images(num_images, passes):
     assert changed > 20
     for name in ("total_loss", "loss_cls", "loss_box_reg", "loss_rpn_cls", "loss_rpn_loc"):
         assert losses[name] == pytest.approx(expected_losses[name], rel=1e-4), name
+
+
+@devices
+def test_mixed_precision(device):
+    dtypes, trainers = [], []
+
+    def make_trainer(model, *args):
+        model.roi_heads.box_predictor.cls_score.register_forward_hook(
+            lambda _module, _inputs, output: dtypes.append(output.dtype)
+        )
+        trainers.append(AccumulatingTrainer(model, *args, passes=2, amp=True))
+        # PyTorch's initial scale overflows, which skips the first steps.
+        trainers[0].grad_scaler = torch.amp.GradScaler(device, init_scale=16.0)
+        return trainers[0]
+
+    before, found, losses = run(make_trainer, make_images(3), device=device)
+    half = torch.float16 if device == "cuda" else torch.bfloat16
+    assert set(dtypes) == {half}
+    assert all(math.isfinite(x) and x > 0 for x in losses.values())
+    assert all(x.isfinite().all() for x in found.values())
+    assert sum(not torch.equal(x, before[name]) for name, x in found.items()) > 20
+    assert trainers[0].state_dict()["grad_scaler"]["scale"] == 16.0  # no step was skipped

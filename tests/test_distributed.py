@@ -7,6 +7,7 @@ import torch
 from conftest import (
     FAMILIES,
     build_heads,
+    devices,
     has_sigmoid_loss,
     heads_config,
     make_features,
@@ -32,28 +33,29 @@ class RoIHeadsOnFeatures(torch.nn.Module):
         return self.heads(None, features, proposals, targets)[1]
 
 
-def train(rank, options, objects):
+def train(rank, options, objects, device):
     heads = build_heads(heads_config(MODEL__OHEM__MINING_BATCH_SIZE=8, **options), seed=rank)
-    model = DistributedDataParallel(RoIHeadsOnFeatures(heads), broadcast_buffers=False)
+    model = RoIHeadsOnFeatures(heads).to(device)
+    model = DistributedDataParallel(model, broadcast_buffers=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     for step, count in enumerate(objects[rank]):
         # Two images with `count` objects and ten times as many proposals each.
-        targets = make_targets([count, count], seed=step)
+        targets = make_targets([count, count], seed=step, device=device)
         proposals = make_proposals(targets, [10 * count] * 2, seed=step)
         with EventStorage():
-            losses = model(make_features(2, seed=step), proposals, targets)
+            losses = model(make_features(2, seed=step, device=device), proposals, targets)
         optimizer.zero_grad()
         sum(losses.values()).backward()
         optimizer.step()
-    return {name: p.detach() for name, p in model.module.named_parameters()}
+    return {name: p.detach().cpu() for name, p in model.module.named_parameters()}
 
 
-def check_training(run_in_two_processes, options, objects):
+def check_training(run_in_two_processes, options, objects, device="cpu"):
     """
     Two processes train without waiting for each other forever, and end with the same parameters,
     all of them changed.
     """
-    results = run_in_two_processes(train, options, objects)
+    results = run_in_two_processes(train, options, objects, device)
     first, second = results[0], results[1]
     initial_heads = build_heads(heads_config(**options), seed=0)
     initial = dict(RoIHeadsOnFeatures(initial_heads).named_parameters())
@@ -63,6 +65,7 @@ def check_training(run_in_two_processes, options, objects):
             assert not torch.equal(p, initial[name]), name
 
 
+@devices
 @pytest.mark.parametrize(
     "options",
     [
@@ -79,9 +82,9 @@ def check_training(run_in_two_processes, options, objects):
         ),
     ],
 )
-def test_one_rank_has_nothing_to_learn_from(run_in_two_processes, options):
+def test_one_rank_has_nothing_to_learn_from(run_in_two_processes, options, device):
     # Not an object nor a proposal, and in the last step none on either.
-    check_training(run_in_two_processes, options, objects=[[3, 3, 0], [0, 0, 0]])
+    check_training(run_in_two_processes, options, [[3, 3, 0], [0, 0, 0]], device)
 
 
 def test_synchronized_batch_norm_with_different_numbers_of_rois(run_in_two_processes):

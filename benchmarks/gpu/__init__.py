@@ -1,0 +1,3 @@
+"""
+Everything that needs an NVIDIA GPU, in one command.
+"""
