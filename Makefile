@@ -17,6 +17,14 @@
 # make bench WEIGHTS=model_final.pth
 #     Measure the time that these take. Takes CONFIG (by default the demo's) and OPTS as well.
 #
+# make gpu          run all that needs an NVIDIA GPU: the tests of CUDA, how often a step waits for the
+#                   GPU, the times of merging boxes and of training steps. Writes output/gpu/. Options:
+#       PARTS="tests steps"    of environment, tests, syncs, merging and steps
+#       ARGS="--repeats 5"     other options of benchmarks.gpu.run
+#       WHEELS=output/wheels   without a package index: use PYTHON and its PyTorch, with these wheels
+# make wheels       gather these wheels on a machine with a package index. Options:
+#       PYTHON_VERSION=3.12    the Python of the machine with the GPU
+#
 # Each target sets up .venv/ if needed. Settings:
 #   PYTHON=python3.12       the Python to create .venv/ with, 3.10 or newer
 #   DETECTRON2=REQUIREMENT  the detectron2 to use instead of the package index's: anything that pip
@@ -28,7 +36,8 @@ DETECTRON2 ?=
 OUTPUT ?= output/ablation
 WORKERS ?= 4
 
-.PHONY: demo test test-fast zoo lint ablation bench results screenshots setup
+.PHONY: demo test test-fast zoo lint ablation bench results screenshots setup gpu \
+	gpu_site wheels
 
 demo: setup
 	@# -W ignore: detectron2 0.5 uses what PyTorch has deprecated.
@@ -80,6 +89,20 @@ screenshots: setup
 		--click "section:nth-of-type(2) .tile:nth-child(2)"
 	$(SCREENSHOT) $(PAGES)/comparison/index.html docs/comparison_errors.jpg --of "section .wide:has(.levels)"
 	$(SCREENSHOT) $(PAGES)/comparison/index.html docs/comparison_detections.jpg --of "section .pair"
+
+GPU_SITE = $(CURDIR)/output/gpu_site
+
+gpu: $(if $(WHEELS),gpu_site,setup)
+	@$(if $(WHEELS),PYTHONPATH=$(GPU_SITE) $(PYTHON),.venv/bin/python) -W ignore \
+		-m benchmarks.gpu.run $(if $(PARTS),--parts $(PARTS)) $(ARGS)
+
+gpu_site:
+	rm -rf $(GPU_SITE)
+	$(PYTHON) -m pip install --quiet --no-index --no-deps --target $(GPU_SITE) $(WHEELS)/*.whl
+
+wheels: setup
+	@.venv/bin/python -W ignore -m benchmarks.gpu.wheels \
+		$(if $(PYTHON_VERSION),--python-version $(PYTHON_VERSION))
 
 given-%:
 	@test -n "$($*)" || { echo "$* is missing: give $*=..., see the top of the Makefile." >&2; exit 1; }

@@ -5,4 +5,5 @@ explains itself with --help:
     python -m benchmarks.sampling.compare   what OHEM does to the AP of a detector
     python -m benchmarks.step_time.run      what OHEM costs in a training step
     python -m benchmarks.report             docs/results.md from both
+    python -m benchmarks.gpu.run            all that needs a GPU
 """
