@@ -60,7 +60,8 @@ def main() -> None:
     args = parser.parse_args()
     model = MODELS["R50-FPN"]
     with tempfile.TemporaryDirectory() as folder:
-        dataset = generate_clutter(folder, 0, {"train": 1, "test": args.images})
+        # detectron2 cannot read a dataset of one image.
+        dataset = generate_clutter(folder, 0, {"train": 2, "test": max(args.images, 2)})
         image_file = min((dataset / "JPEGImages").iterdir())
         weights = Path(folder) / "random.pth"
         write_random_weights(weights, shrink(model) if args.tiny else model, image_file)
