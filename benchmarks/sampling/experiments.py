@@ -188,6 +188,10 @@ POOL = {
     )
 }
 RECIPES.update({**POOL["paper"], **POOL["background"]})
+# A step with OHEM among 128 RoIs takes 1.26 times as long as one of random sampling.
+RECIPES["stock, 880"] = Recipe(
+    "Random sampling, 880 iterations", {"SOLVER.MAX_ITER": 880, "SOLVER.STEPS": (660, 817)}
+)
 
 RECIPES["paper, half precision"] = Recipe(
     "OHEM, read-only pass in half precision", {**PAPER, "MODEL.OHEM.MINING_HALF_PRECISION": True}
@@ -204,7 +208,7 @@ EXPERIMENTS = {
     ),
     "pool": Experiment(
         ("cards", "bccd-rare"),
-        ("stock", *POOL["paper"], "paper", *POOL["background"], "background"),
+        ("stock", *POOL["paper"], "paper", *POOL["background"], "background", "stock, 880"),
         SEEDS[:3],
     ),
     "half precision": Experiment(
