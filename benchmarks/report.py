@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
-from benchmarks.plots import draw_differences, draw_losses, draw_parts
+from benchmarks.plots import draw_differences, draw_losses, draw_parts, draw_pools
 from benchmarks.provenance import RESULTS, ROOT
 from benchmarks.sampling import tables as sampling
 from benchmarks.sampling.experiments import DATASETS, EXPERIMENTS, RECIPES
@@ -58,7 +58,8 @@ def template_values(runs: pd.DataFrame, steps: pd.DataFrame) -> dict[str, Any]:
         "step_table": step_time.step_table(steps),
         "parts_table": step_time.parts_table(steps),
         "sweep_table": step_time.sweep_table(steps),
-        "overlap": step_time.overlap(steps),
+        "pool_table": step_time.pool_table(steps),
+        "half_precision": sampling.half_precision_table(runs),
     }
 
 
@@ -78,7 +79,10 @@ def draw_pictures(runs: pd.DataFrame, steps: pd.DataFrame, docs: Path) -> None:
     xlabel = "difference in AP to random sampling at equal iterations"
     draw_differences(docs / "results_main.png", xlabel, differences)
     draw_losses(docs / "results_mean_roi_loss.png", losses)
-    draw_parts(docs / "results_step_time.png", steps[steps["kind"] == "step"])
+    pools = {DATASETS[x].title: sampling.ap_by_pool(runs, x) for x in EXPERIMENTS["pool"].datasets}
+    draw_pools(docs / "results_pool.png", {k: x for k, x in pools.items() if not x.empty})
+    whole = steps[(steps["kind"] == "step") & (steps["pool_size"] == 0)]
+    draw_parts(docs / "results_step_time.png", whole)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -18,7 +18,7 @@ from benchmarks.provenance import ROOT
 from benchmarks.sampling import tables
 from benchmarks.sampling.experiments import DATASETS, Run, config_digest, options_of
 from benchmarks.sampling.results import read_runs
-from benchmarks.step_time.tables import read_steps, step, step_table
+from benchmarks.step_time.tables import pool_table, read_steps, step, step_table
 from ohem_d2.utils import InputError
 
 PROVENANCE = {
@@ -62,6 +62,7 @@ def step_line(variant, **fields):
     return {
         **{"kind": "step", "model": "VGG16", "variant": variant, "reference": is_stock},
         **{"precision": "float32", "images": 2, "size": "600 x 800", "R": 2008, "B": 64},
+        "pool_size": 0,
         **{"kept": 64.0, "foreground": 20.0, "ms": 1000.0 if is_stock else 1250.0},
         **{"ratio": 1.0 if is_stock else 1.25, "ratio_low": 1.2, "ratio_high": 1.3},
         "parts": {"backbone": 400.0, "rest": 600.0},
@@ -189,6 +190,7 @@ def test_time_is_compared_on_one_machine(write):
         run_line("stock", 1, 10.0),
         run_line("stock", 2, 10.0, seconds=0.01, machine="1 x GPU"),
         run_line("paper", 1, 10.0, seconds=0.15),
+        run_line("paper", 2, 10.0, seconds=9.0, date="2026-02-01"),
         run_line("paper", 3, 10.0, seconds=9.0, machine="2 x GPU"),
     ]
     runs = read_runs(write(*lines))
@@ -243,6 +245,62 @@ def test_steps(write):
     assert step(steps, model="VGG16", variant="OHEM")["ratio"] == 1.25
     with pytest.raises(InputError, match="2 training steps are recorded with .* not one"):
         step(steps, model="VGG16")
+
+
+def test_steps_by_pool(write):
+    lines = [
+        step_line("stock"),
+        step_line("OHEM, pool 512", pool_size=512, ratio=1.1, flops_ratio=1.05),
+        step_line("OHEM"),
+        step_line("background mining, pool 256", pool_size=256, ratio=1.0, flops_ratio=1.02),
+        step_line("OHEM, half precision", ratio=1.2),
+        step_line("stock", model="R50-FPN"),
+        step_line("OHEM", model="R50-FPN", ratio=0.9),
+    ]
+    steps = read_steps(write(*lines, name="step_time.jsonl"))
+    assert cells(pool_table(steps)) == [
+        ["model", "variant", "256", "512", "all"],
+        ["VGG16", "OHEM", "-", "1.10 (1.05)", "1.25 (1.10)"],
+        ["VGG16", "OHEM, half precision", "-", "-", "1.20 (1.10)"],
+        ["VGG16", "background mining", "1.00 (1.02)", "-", "-"],
+        ["R50-FPN", "OHEM", "-", "-", "0.90 (1.10)"],
+    ]
+
+
+def test_ap_by_pool(write):
+    lines = [
+        run_line("stock", 1, 10.0),
+        run_line("paper", 1, 20.0),
+        run_line("paper, pool 64", 2, 15.0),
+        run_line("background, pool 256", 3, 16.0),
+        run_line("paper", 5, 21.0),  # not a seed of this experiment
+        run_line("paper, L1", 1, 22.0),
+    ]
+    points = tables.ap_by_pool(read_runs(write(*lines)), "cards")
+    assert points[["mining", "pool_size", "seed", "AP"]].to_numpy().tolist() == [
+        ["stock", 0, 1, 10.0],
+        ["paper", 0, 1, 20.0],
+        ["paper", 64, 2, 15.0],
+        ["background", 256, 3, 16.0],
+    ]
+
+
+def test_half_precision(write):
+    def measured(bfloat16, float16):
+        values = {"bfloat16": bfloat16, "float16": float16}
+        return {k: {"shared": x, "loss_ratio": 1 - x / 100} for k, x in values.items()}
+
+    lines = [
+        run_line("stock", 1, 10.0),  # recorded before this was measured
+        run_line("stock", 2, 10.0, half_precision=measured(0.9, 1.0)),
+        run_line("paper", 2, 10.0, half_precision=measured(0.8, 0.99)),
+        run_line("paper", 3, None, half_precision=None),
+    ]
+    table = tables.half_precision_table(read_runs(write(*lines)))
+    assert cells(table)[1:] == [
+        ["Playing cards", "bfloat16", "2", "85.00%", "80.00%", "0.99150"],
+        ["Playing cards", "float16", "2", "99.50%", "99.00%", "0.99005"],
+    ]
 
 
 def test_the_docs_are_those_of_the_recorded_results(tmp_path):

@@ -282,7 +282,7 @@ def test_tiny(tmp_path):
     rows = [[x.strip() for x in y.split("|")[1:3]] for y in page.splitlines() if "|" in y]
     steps = [[name, x.name] for name in ("R50-FPN", "Cascade") for x in MODELS[name].variants]
     for row in steps:
-        assert rows.count(row) == 4  # in two tables, in two precisions
+        assert rows.count(row) >= 4  # in two tables or three, in two precisions
     assert "TF32 |" in page and "MiB, 20 at a time |" in page
 
 

@@ -11,15 +11,17 @@ from scipy.stats import ttest_1samp
 
 from benchmarks.measure import make_table
 from benchmarks.provenance import made_by
-from benchmarks.sampling.experiments import DATASETS, EXPERIMENTS, RECIPES
+from benchmarks.sampling.experiments import DATASETS, EXPERIMENTS, POOL, RECIPES
 
 __all__ = [
     "MIN_SEEDS",
     "Comparison",
     "Difference",
+    "ap_by_pool",
     "ap_by_seed",
     "compare_with_random",
     "experiment_tables",
+    "half_precision_table",
     "mean_roi_loss",
     "paired_difference",
     "recipes_table",
@@ -88,11 +90,12 @@ def step_ratio(runs: pd.DataFrame, dataset: str, recipe: str, references: Sequen
     """
     Returns:
         float: time of an iteration of a recipe, divided by that of the references on the same
-        machine: the median over the seeds. NaN if no machine ran both.
+        machine and day: the median over the seeds. NaN if no machine ran both on one day.
     """
-    runs = runs[runs["dataset"] == dataset].set_index("machine")
+    here = ["machine", "date"]
+    runs = runs[runs["dataset"] == dataset].set_index(here)
     seconds = runs["seconds_per_iteration"].astype(float)
-    reference = seconds[runs["recipe"].isin(references)].groupby("machine").median()
+    reference = seconds[runs["recipe"].isin(references)].groupby(here).median()
     return float((seconds[runs["recipe"] == recipe] / reference).median())
 
 
@@ -258,6 +261,52 @@ def mean_roi_loss(runs: pd.DataFrame, dataset: str, recipes: Sequence[str]) -> p
     points = these[["recipe", "seed", "mean_roi_loss"]].explode("mean_roi_loss").dropna()
     points[["iteration", "loss"]] = points["mean_roi_loss"].to_list()
     return points.astype({"loss": float}).dropna()
+
+
+def ap_by_pool(runs: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    """
+    Returns:
+        pd.DataFrame: the AP of each run of the experiment "pool", with what is mined ("stock",
+        "paper" or "background") and "pool_size", 0 for all RoIs.
+    """
+    sizes = {
+        recipe: (kind, RECIPES[recipe].options.get("MODEL.OHEM.POOL_SIZE", 0))
+        for kind, recipes in {"stock": (), **POOL}.items()
+        for recipe in (*recipes, kind)
+    }
+    these = runs[
+        (runs["dataset"] == dataset)
+        & runs["recipe"].isin(sizes)
+        & runs["seed"].isin(EXPERIMENTS["pool"].seeds)
+    ]
+    kinds = pd.DataFrame(
+        [sizes[x] for x in these["recipe"]], columns=["mining", "pool_size"], index=these.index
+    )
+    return kinds.join(these[["seed", "AP"]])
+
+
+def half_precision_table(runs: pd.DataFrame) -> str:
+    """
+    Returns:
+        str: by dataset and precision, how much of what mining keeps is what float32 keeps: the
+        mean over trained models, and the worst of them.
+    """
+    rows = []
+    measured = runs[runs["half_precision"].notna()]
+    for dataset, models in measured.groupby("dataset", sort=False):
+        for precision in ("bfloat16", "float16"):
+            values = pd.DataFrame([x[precision] for x in models["half_precision"]])
+            rows.append(
+                {
+                    "dataset": DATASETS[dataset].title,
+                    "read-only pass in": precision,
+                    "trained models": len(values),
+                    "same RoIs": f"{values['shared'].mean():.2%}",
+                    "worst model": f"{values['shared'].min():.2%}",
+                    "their loss, relative to float32's": f"{values['loss_ratio'].mean():.5f}",
+                }
+            )
+    return f"{make_table(rows, 2)}\n\n{made_by(COMMAND, measured)}"
 
 
 def _number(x: float, digits: int = 1) -> str:

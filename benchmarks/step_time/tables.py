@@ -9,12 +9,13 @@ import pandas as pd
 
 from benchmarks.measure import make_table
 from benchmarks.provenance import made_by, read_results
+from benchmarks.step_time.models import BACKGROUND, OHEM
 from ohem_d2.utils import InputError
 
 __all__ = [
     "all_tables",
-    "overlap",
     "parts_table",
+    "pool_table",
     "read_steps",
     "step",
     "step_table",
@@ -22,7 +23,7 @@ __all__ = [
 ]
 
 COMMAND = "python -m benchmarks.step_time.run"
-KINDS = ("step", "sweep", "overlap")
+KINDS = ("step", "sweep")
 # What tells lines apart; some kinds of lines lack some of it.
 KEY = ("kind", "model", "variant", "precision", "images", "R", "mining_batch_size", "machine")
 
@@ -81,6 +82,30 @@ def step_table(lines: pd.DataFrame) -> str:
     return f"{make_table(rows, 2)}\n\n{made_by(COMMAND, steps)}"
 
 
+def pool_table(lines: pd.DataFrame) -> str:
+    """
+    Returns:
+        str: the time and, in parentheses, the operations of a step, in units of the model's first
+        variant, by what is mined and the limit on the RoIs that mining looks at.
+    """
+    steps = lines[lines["kind"] == "step"]
+    mining = steps[steps["variant"].str.startswith((OHEM, BACKGROUND))]
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
+    for _, x in mining.sort_values("pool_size", kind="stable").iterrows():
+        kind = x["variant"].replace(f", pool {x['pool_size']:.0f}", "")
+        titles = {**_titles(steps, x), "variant": kind}
+        row = rows.setdefault(tuple(titles.values()), dict(titles))
+        size = f"{x['pool_size']:.0f}" if x["pool_size"] else "all"
+        row[size] = f"{x['ratio']:.2f} ({x['flops_ratio']:.2f})"
+    # The columns in order: a model has not all of them.
+    sizes = sorted(set(mining["pool_size"]) - {0})
+    columns = [*titles, *(f"{size:.0f}" for size in sizes), "all"]
+    models = list(dict.fromkeys(steps["model"]))
+    ordered = sorted(rows.values(), key=lambda row: models.index(row["model"]))
+    table = [{column: row.get(column, "-") for column in columns} for row in ordered]
+    return f"{make_table(table, len(titles))}\n\n{made_by(COMMAND, mining)}"
+
+
 def parts_table(lines: pd.DataFrame) -> str:
     """
     Returns:
@@ -120,21 +145,13 @@ def sweep_table(lines: pd.DataFrame) -> str:
     return f"{make_table(rows, 1)}\n\n{made_by(COMMAND, sweep)}"
 
 
-def overlap(lines: pd.DataFrame) -> str:
-    """
-    Returns:
-        str: how many of the RoIs that mining keeps half precision keeps, too.
-    """
-    overlaps = lines[lines["kind"] == "overlap"].to_dict("records")
-    return ", ".join(f"{x['shared']:.0f} of {x['kept']:.0f} ({x['model']})" for x in overlaps)
-
-
 def all_tables(lines: pd.DataFrame) -> str:
     """
     Returns:
         str: everything above, as a page.
     """
-    page = f"# Steps\n\n{step_table(lines)}\n\n# Parts of a step\n\n{parts_table(lines)}\n"
+    page = f"# Steps by the pool\n\n{pool_table(lines)}\n\n# Steps\n\n{step_table(lines)}\n"
+    page += f"\n# Parts of a step\n\n{parts_table(lines)}\n"
     if "sweep" in set(lines["kind"]):
         page += f"\n# Mining one image in float32\n\n{sweep_table(lines)}\n"
     return page
