@@ -233,7 +233,8 @@ def test_ten_thousand_examples(tmp_path, open_page):
     assert page.locator(".tile").count() == 240
     more = page.locator("section").nth(1).locator(".more")
     assert more.inner_text() == "Show 60 of 2440 more"
-    more.click()
+    more.press("Enter")  # a click misses it if pictures that load move it
+    page.locator(".tile").nth(299).wait_for()
     assert page.locator(".tile").count() == 300
     page.locator("section").nth(1).locator(".tile").nth(119).click()
     assert "2620 of 10000" in page.locator("#facts").inner_text()
