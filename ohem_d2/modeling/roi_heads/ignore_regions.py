@@ -39,7 +39,7 @@ def remove_ignored_proposals(
         regions = getattr(targets_per_image, "ignore_boxes", ())
         if len(regions):
             ioa = pairwise_ioa(regions, proposals_per_image.proposal_boxes)  # (#regions, Ri)
-            keep = torch.where((ioa <= ioa_thresh).all(dim=0))[0]
+            keep = torch.where(~(ioa > ioa_thresh).any(dim=0))[0]
             proposals_per_image = proposals_per_image[keep]
         ret.append(proposals_per_image)
     return ret
