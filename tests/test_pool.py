@@ -41,6 +41,9 @@ def build(mode, pool_size, family="StandardROIHeads"):
     return build_heads(heads_config(**options, MODEL__OHEM__POOL_SIZE=pool_size))
 
 
+HEADS = {mode: build(mode, 0) for mode in MODES}
+
+
 def labeled_rois(num_fg, num_bg):
     """
     RoIs of one image in a random order, numbered.
@@ -91,9 +94,6 @@ def test_all_foreground_and_a_part_of_the_background(mode, num_fg, num_bg, pool_
     assert (pool.gt_classes != NUM_CLASSES).sum() == expected_fg
     assert len(pool) == min(expected_fg + num_bg, pool_size)
     assert torch.equal(pool.gt_classes, rois.gt_classes[pool.index])
-
-
-HEADS = {mode: build(mode, 0) for mode in MODES}
 
 
 @modes

@@ -106,7 +106,6 @@ def measure_steps(
                 "precision": precision,
                 "images": len(inputs),
                 "size": " x ".join(map(str, model.image_size)),
-                "foreground_from": variant.foreground,
                 "pool_size": variant.pool_size,
                 "B": variant.batch_size,
                 "R": model.num_proposals + NUM_OBJECTS,  # with the ground-truth boxes
