@@ -28,7 +28,6 @@ from benchmarks.measure import make_table, synchronize
 from benchmarks.step_time.models import MODELS, OHEM, STOCK, build_variants, make_inputs
 from benchmarks.step_time.run import extract_features, shrink
 from ohem_d2 import OHEMCascadeROIHeads, OHEMMixin
-from ohem_d2.modeling.roi_heads.mining_events import log_mining
 from ohem_d2.utils import atomic_file
 
 __all__ = ["count_syncs", "mine"]
@@ -147,10 +146,7 @@ def mine(heads: OHEMMixin, features: dict[str, Tensor], proposals: Any, targets:
         if isinstance(heads, OHEMCascadeROIHeads):
             heads.mine_stages(None, features, rois, targets)
         else:
-            sampled, pool = heads.sample_foreground(heads.sample_pool(rois))
-            pool = heads.compute_roi_losses(features, pool)
-            hard = heads.select_hard_rois(pool, sampled)
-            log_mining(rois, pool, sampled, hard, heads.num_classes)
+            heads.mine_hard_rois(features, rois)
 
 
 def table(device: str, tiny: bool) -> str:

@@ -223,13 +223,30 @@ class OHEMMixin(IgnoreRegionsMixin):
             see :meth:`ROIHeads.forward`.
         """
         rois = self.label_proposals(proposals, targets)
+        sampled, pool, hard = self.mine_hard_rois(features, rois)
+        self.ohem_monitor.show(images, targets, pool, hard, self.num_classes)
+        kept = [Instances.cat(x) for x in zip(sampled, hard, strict=True)]
+        return super().forward(images, features, kept, targets)
+
+    def mine_hard_rois(
+        self, features: dict[str, Tensor], rois: list[Instances]
+    ) -> tuple[list[Instances], list[Instances], list[Instances]]:
+        """
+        All that mining adds to a training step.
+
+        Args:
+            features (dict[str, Tensor]): see :meth:`ROIHeads.forward`.
+            rois (list[Instances]): for each image, all labeled RoIs.
+
+        Returns:
+            for each image, the foreground to train on regardless of its loss, the RoIs that were
+            ranked, with their losses, and the hard ones among them.
+        """
         sampled, pool = self.sample_foreground(self.sample_pool(rois))
         pool = self.compute_roi_losses(features, pool)
         hard = self.select_hard_rois(pool, sampled)
         log_mining(rois, pool, sampled, hard, self.num_classes)
-        self.ohem_monitor.show(images, targets, pool, hard, self.num_classes)
-        kept = [Instances.cat(x) for x in zip(sampled, hard, strict=True)]
-        return super().forward(images, features, kept, targets)
+        return sampled, pool, hard
 
     def label_proposals(
         self, proposals: list[Instances], targets: list[Instances]
