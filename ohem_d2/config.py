@@ -70,6 +70,11 @@ def add_ohem_config(cfg: CN) -> None:
     # An image classifier in torchvision that has `features`: VGG, SqueezeNet, DenseNet, ...
     _C.MODEL.TORCHVISION.NAME = "vgg16"
 
+    # Batch norms of the classifier. "FrozenBN", as in detectron2's ResNets: they keep what is in
+    # MODEL.WEIGHTS, because the statistics of a few images are noisy. "BN", for training from
+    # random weights: they train, except in frozen stages.
+    _C.MODEL.TORCHVISION.NORM = "FrozenBN"
+
     # Stages to return, from "stage1". []: the last, which is "stage5" for VGG.
     _C.MODEL.TORCHVISION.OUT_FEATURES = []
 

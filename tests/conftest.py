@@ -28,6 +28,7 @@ from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import BitMasks, Boxes, Instances, Keypoints
 from detectron2.utils.events import EventStorage
 from hypothesis import settings
+from torch import nn
 
 from ohem_d2 import add_ohem_config
 from ohem_d2.data.datasets.clutter import register_clutter
@@ -156,6 +157,22 @@ def build_heads(cfg, seed=0, device="cpu"):
         for layer in [predictor.cls_score, predictor.bbox_pred]:
             torch.nn.init.normal_(layer.weight, std=0.5)
     return heads.to(device).train()
+
+
+def randomized(model, seed=0):
+    """
+    Change all initial values, so that a lost tensor is noticed.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for m in model.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            for x in (m.weight.data, m.running_var):
+                x.uniform_(0.5, 1, generator=generator)
+            for x in (m.bias.data, m.running_mean):
+                x.normal_(std=0.3, generator=generator)
+        elif isinstance(m, (nn.Conv2d, nn.Linear)) and m.bias is not None:
+            m.bias.data.normal_(std=0.3, generator=generator)
+    return model.eval()
 
 
 def random_boxes(n, generator):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from conftest import randomized
 from convert_weights import CAFFE_LAYERS, read_caffe
 from detectron2 import model_zoo
 from detectron2.checkpoint import DetectionCheckpointer
@@ -104,22 +105,6 @@ def convert(tmp_path, monkeypatch):
         return model
 
     return convert
-
-
-def randomized(model, seed=0):
-    """
-    Change all initial values, so that a lost tensor is noticed.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    for m in model.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            for x in (m.weight.data, m.running_var):
-                x.uniform_(0.5, 1, generator=generator)
-            for x in (m.bias.data, m.running_mean):
-                x.normal_(std=0.3, generator=generator)
-        elif isinstance(m, (nn.Conv2d, nn.Linear)) and m.bias is not None:
-            m.bias.data.normal_(std=0.3, generator=generator)
-    return model.eval()
 
 
 def resnet_features(resnet, image):

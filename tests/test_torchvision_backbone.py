@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from conftest import randomized
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.slow
 WEIGHTS = Path(__file__).parent.parent.parent / "shared/data/weights/squeezenet1_0_imagenet_bgr.pth"
 
 
-def config(name, freeze_at=0, out_features=()):
+def config(name, freeze_at=0, out_features=(), norm="FrozenBN"):
     cfg = get_cfg()
     add_ohem_config(cfg)
     cfg.MODEL.DEVICE = "cpu"
@@ -28,6 +29,7 @@ def config(name, freeze_at=0, out_features=()):
     cfg.MODEL.BACKBONE.FREEZE_AT = freeze_at
     cfg.MODEL.TORCHVISION.NAME = name
     cfg.MODEL.TORCHVISION.OUT_FEATURES = list(out_features)
+    cfg.MODEL.TORCHVISION.NORM = norm
     return cfg
 
 
@@ -179,6 +181,56 @@ def test_freezing_conv1_and_conv2_of_vgg16(vgg16):
     assert frozen == [f"features.{i}.{x}" for i in (0, 2, 5, 7) for x in ("weight", "bias")]
 
 
+@pytest.mark.parametrize("norm", ["FrozenBN", "BN"])
+# The last two have another eps, 1e-3.
+@pytest.mark.parametrize(
+    "name",
+    ["mobilenet_v2", "efficientnet_b0", "vgg16_bn", "mobilenet_v3_small", "efficientnet_v2_s"],
+)
+@torch.no_grad()
+def test_batch_norms_give_what_torchvisions_do(name, norm):
+    torch.manual_seed(0)
+    features = randomized(torchvision.models.get_model(name, weights=None)).features
+    backbone = build_backbone(config(name, norm=norm)).eval()
+    missing, unexpected = backbone.load_state_dict(
+        {f"features.{k}": v for k, v in features.state_dict().items()}, strict=False
+    )
+    assert not missing
+    # detectron2 0.5's frozen batch norms have no count of batches.
+    assert all(k.endswith("num_batches_tracked") for k in unexpected)
+
+    image = torch.randn(2, 3, 96, 64)
+    expected = (features[:-1] if name == "vgg16_bn" else features)(image)
+    (actual,) = backbone(image).values()
+    assert expected.std() > 1e-3
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5 * expected.std().item())
+
+
+def test_frozen_batch_norms_do_not_train():
+    torch.manual_seed(0)
+    backbone = build_backbone(config("mobilenet_v2")).train()
+    assert sum(isinstance(x, FrozenBatchNorm2d) for x in backbone.modules()) == 52
+    before = copy.deepcopy(dict(backbone.named_buffers()))
+    backbone(torch.rand(2, 3, 64, 64))["stage5"].sum().backward()
+    for name, value in backbone.named_buffers():
+        assert torch.equal(value, before[name])
+    # What is left are the convolutions.
+    assert all(p.dim() == 4 and p.grad is not None for p in backbone.parameters())
+
+
+def test_batch_norms_train_except_in_frozen_stages():
+    torch.manual_seed(0)
+    backbone = build_backbone(config("mobilenet_v2", norm="BN", freeze_at=2)).train()
+    backbone(torch.rand(2, 3, 64, 64))["stage5"].sum().backward()
+    # Strides 2 and 4 end before layer 4.
+    for i, layer in enumerate(backbone.features):
+        for x in layer.modules():
+            if "BatchNorm" in type(x).__name__:
+                assert isinstance(x, FrozenBatchNorm2d) == (i < 4)
+                assert x.running_mean.any() == (i >= 4)
+    assert all((p.grad is not None) == p.requires_grad for p in backbone.parameters())
+
+
 def test_feature_pyramid():
     backbone = TorchvisionBackbone(small_features(), ["stage2", "stage3"])
     fpn = FPN(backbone, ["stage2", "stage3"], out_channels=5)
@@ -221,6 +273,7 @@ def test_real_weights(tmp_path):
             {"out_features": ["stage1", "res4"]},
             "OUT_FEATURES has res4. The stages of this backbone are stage1, stage2, stage3, stage4",
         ),
+        ("squeezenet1_1", {"norm": "SyncBN"}, "NORM is 'SyncBN'. It must be FrozenBN or BN"),
         ("squeezenet1_1", {"freeze_at": 5}, "MODEL.BACKBONE.FREEZE_AT is 5.*from 0 to 4"),
         ("squeezenet1_1", {"freeze_at": -1}, "MODEL.BACKBONE.FREEZE_AT is -1.*from 0 to 4"),
     ],

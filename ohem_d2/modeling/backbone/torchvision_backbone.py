@@ -17,7 +17,13 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["TorchvisionBackbone", "build_torchvision_backbone"]
+__all__ = [
+    "IMAGE_SIZE",
+    "TorchvisionBackbone",
+    "build_torchvision_backbone",
+    "find_stages",
+    "torchvision_features",
+]
 
 IMAGE_SIZE = 224  # strides are measured on an image of this size, as classifiers expect
 
@@ -32,6 +38,8 @@ class TorchvisionBackbone(Backbone):
     "stage2", ...: for VGG they are conv1 to conv5. Layers without parameters that change the
     stride, such as pooling, belong to the stage they feed. The last pooling feeds none and is
     dropped, so VGG ends at stride 16.
+
+    Batch norms stay as they are, except in frozen stages.
     """
 
     def __init__(
@@ -55,23 +63,22 @@ class TorchvisionBackbone(Backbone):
                 a stage that does not exist.
         """
         super().__init__()
-        ends, shapes = _find_stages(features, in_channels)
-        names = [f"stage{i}" for i in range(1, len(ends) + 1)]
-        out_features = out_features or names[-1:]
+        ends, shapes = find_stages(features, in_channels)
+        out_features = out_features or list(ends)[-1:]
         for name in out_features:
-            if name not in names:
+            if name not in ends:
                 raise ValueError(
                     f"MODEL.TORCHVISION.OUT_FEATURES has {name}. The stages of this backbone are "
-                    f"{', '.join(names)}."
+                    f"{', '.join(ends)}."
                 )
-        num_stages = max(names.index(x) for x in out_features) + 1
+        last_end = max(ends[name] for name in out_features)
 
-        self._stage_ends = ends[:num_stages]
-        self._outputs = {end: x for x, end in zip(names, ends, strict=True) if x in out_features}
+        self._stage_ends = [end for end in ends.values() if end <= last_end]
+        self._outputs = {end: name for name, end in ends.items() if name in out_features}
         self._out_features = list(self._outputs.values())
-        self._out_feature_channels = dict(zip(names, (x.channels for x in shapes), strict=True))
-        self._out_feature_strides = dict(zip(names, (x.stride for x in shapes), strict=True))
-        self.features = features[: self._stage_ends[-1]]
+        self._out_feature_channels = {name: x.channels for name, x in shapes.items()}
+        self._out_feature_strides = {name: x.stride for name, x in shapes.items()}
+        self.features = features[:last_end]
         self.freeze(freeze_at)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -119,11 +126,19 @@ class TorchvisionBackbone(Backbone):
 
 
 @torch.no_grad()
-def _find_stages(features: nn.Sequential, in_channels: int) -> tuple[list[int], list[ShapeSpec]]:
+def find_stages(
+    features: nn.Sequential, in_channels: int = 3
+) -> tuple[dict[str, int], dict[str, ShapeSpec]]:
     """
+    Divide layers into the stages of :class:`TorchvisionBackbone`.
+
     Returns:
-        list[int]: for each stage, the index after its last layer.
-        list[ShapeSpec]: channels and stride of its output.
+        dict[str, int]: by the name of a stage, the index after its last layer.
+        dict[str, ShapeSpec]: by the name of a stage, channels and stride of its output, and height
+        and width for an image of IMAGE_SIZE.
+
+    Raises:
+        ValueError: if the layers do not make a backbone.
     """
     shapes = []
     with inference_context(features):
@@ -136,30 +151,33 @@ def _find_stages(features: nn.Sequential, in_channels: int) -> tuple[list[int], 
                     "A backbone needs layers that return a tensor of shape (N, C, H, W). "
                     f"Layer {name} ({type(layer).__name__}) does not."
                 )
+            channels, height, width = x.shape[1:]
             # Without padding, features are a bit smaller than the image divided by the stride.
-            stride = 2 ** round(math.log2(IMAGE_SIZE / x.shape[3]))
-            shapes.append(ShapeSpec(channels=x.shape[1], stride=stride))
+            stride = 2 ** round(math.log2(IMAGE_SIZE / width))
+            shapes.append(ShapeSpec(channels, height, width, stride))
 
-    ends = []
+    ends: dict[str, int] = {}
     for _, run in groupby(range(len(shapes)), key=lambda i: shapes[i].stride):
         layers = list(run)
         if any(True for i in layers for _ in features[i].parameters()):
-            ends.append(layers[-1] + 1)
+            ends[f"stage{len(ends) + 1}"] = layers[-1] + 1
     if not ends:
         raise ValueError("A backbone needs layers with parameters. These have none.")
-    return ends, [shapes[end - 1] for end in ends]
+    return ends, {name: shapes[end - 1] for name, end in ends.items()}
 
 
-@BACKBONE_REGISTRY.register()
-def build_torchvision_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TorchvisionBackbone:
+def torchvision_features(cfg: CfgNode) -> nn.Sequential:
     """
-    Create a randomly initialized backbone of one of torchvision's image classifiers from config.
+    Create the randomly initialized convolutional features of one of torchvision's image classifiers
+    from config.
 
     Raises:
-        ValueError: if torchvision has no such model or it has no `features`; see also
-            :class:`TorchvisionBackbone`.
+        ValueError: if torchvision has no such model, it has no `features`, or
+            MODEL.TORCHVISION.NORM is unknown.
     """
-    name = cfg.MODEL.TORCHVISION.NAME
+    name, norm = cfg.MODEL.TORCHVISION.NAME, cfg.MODEL.TORCHVISION.NORM
+    if norm not in ("FrozenBN", "BN"):
+        raise ValueError(f"MODEL.TORCHVISION.NORM is {norm!r}. It must be FrozenBN or BN.")
     # Excludes detectors, which would download the weights of their backbones.
     classifiers = torchvision.models.list_models(module=torchvision.models)
     if name not in classifiers:
@@ -174,8 +192,19 @@ def build_torchvision_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Torchvis
             f"MODEL.TORCHVISION.NAME is {name}, which has no `features` to make a backbone of. "
             "For ResNets, set MODEL.BACKBONE.NAME to detectron2's build_resnet_backbone."
         )
+    return FrozenBatchNorm2d.convert_frozen_batchnorm(features) if norm == "FrozenBN" else features
+
+
+@BACKBONE_REGISTRY.register()
+def build_torchvision_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TorchvisionBackbone:
+    """
+    Create a randomly initialized backbone of one of torchvision's image classifiers from config.
+
+    Raises:
+        ValueError: see :func:`torchvision_features` and :class:`TorchvisionBackbone`.
+    """
     return TorchvisionBackbone(
-        features,
+        torchvision_features(cfg),
         out_features=cfg.MODEL.TORCHVISION.OUT_FEATURES,
         freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
         in_channels=input_shape.channels,
