@@ -63,8 +63,8 @@ def add_ohem_config(cfg: CN) -> None:
     # than MODEL.ROI_HEADS.IOU_THRESHOLDS). Fast R-CNN has 0.1.
     _C.MODEL.ROI_HEADS.BG_LO = 0.0
 
-    # Used by build_torchvision_backbone (MODEL.BACKBONE.NAME). MODEL.BACKBONE.FREEZE_AT counts its
-    # stages: 2 freezes conv1 and conv2 of VGG.
+    # Used by build_torchvision_backbone and build_torchvision_fpn_backbone (MODEL.BACKBONE.NAME).
+    # MODEL.BACKBONE.FREEZE_AT counts stages: 2 freezes conv1 and conv2 of VGG.
     _C.MODEL.TORCHVISION = CN()
 
     # An image classifier in torchvision that has `features`: VGG, SqueezeNet, DenseNet, ...
@@ -75,7 +75,8 @@ def add_ohem_config(cfg: CN) -> None:
     # random weights: they train, except in frozen stages.
     _C.MODEL.TORCHVISION.NORM = "FrozenBN"
 
-    # Stages to return, from "stage1". []: the last, which is "stage5" for VGG.
+    # Stages to return, from "stage1". []: the last, which is "stage5" for VGG. With FPN,
+    # MODEL.FPN.IN_FEATURES names the stages instead; []: all of stride 4 or more.
     _C.MODEL.TORCHVISION.OUT_FEATURES = []
 
     # Used by VGGBoxHead (MODEL.ROI_BOX_HEAD.NAME): output dimensions of fc6 and fc7.

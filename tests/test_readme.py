@@ -87,6 +87,13 @@ def test_snippets_of_own_data(tmp_path, monkeypatch):
     assert types == {"coco", "pascal_voc"}
 
 
+def test_snippet_of_configs(tmp_path):
+    (config,) = re.findall(r"```yaml\n(.*?)```", read("docs/configs.md"), re.DOTALL)
+    (tmp_path / "my_config.yaml").write_text(config)
+    cfg = load_config(tmp_path / "my_config.yaml", "MODEL.DEVICE", "cpu")
+    assert isinstance(build_model(cfg).roi_heads, OHEMMixin)
+
+
 def test_snippet_of_ignore_regions(tmp_path):
     generate_clutter(str(tmp_path), 0, {"train": 4, "test": 1})
     use_clutter(tmp_path)
