@@ -21,6 +21,8 @@ from ohem_d2.engine import InputError
 
 pytestmark = pytest.mark.slow
 
+MOBILENET = Path(__file__).parent.parent.parent / "shared/data/weights/mobilenet_v2_features.pth"
+
 reads_caffe = pytest.mark.skipif(
     not hasattr(cv2.dnn, "readNetFromCaffe"), reason="OpenCV 5 cannot read Caffe's files"
 )
@@ -52,6 +54,26 @@ MODEL:
 VGG16 = VGG.format(backbone="build_torchvision_backbone", feature="stage5", resolution=7)
 VGG_M = VGG.format(backbone="build_vgg_cnn_m_1024_backbone", feature="stage3", resolution=6)
 SMALL = VGG16.replace("stage5", "stage4") + '  TORCHVISION:\n    NAME: "squeezenet1_1"\n'
+MOBILENET_FPN = """
+VERSION: 2
+MODEL:
+  META_ARCHITECTURE: "GeneralizedRCNN"
+  BACKBONE:
+    NAME: "build_torchvision_fpn_backbone"
+  TORCHVISION:
+    NAME: "mobilenet_v2"
+  FPN:
+    OUT_CHANNELS: 8
+  RPN:
+    IN_FEATURES: ["p4"]
+  ROI_HEADS:
+    NAME: "StandardROIHeads"
+    IN_FEATURES: ["p4"]
+  ROI_BOX_HEAD:
+    NAME: "FastRCNNConvFCHead"
+    NUM_FC: 1
+    FC_DIM: 4
+"""
 RESNET18 = """
 VERSION: 2
 MODEL:
@@ -217,6 +239,47 @@ def test_other_classifiers(convert, name, capsys):
         assert (
             "  classifier.1.weight: the model has no classifier.1.weight" in capsys.readouterr().out
         )
+
+
+def assert_fpn_has(classifier, model):
+    """
+    From the image on, with detectron2's values from 0 to 255.
+    """
+    image = torch.randint(256, (3, 64, 96), dtype=torch.uint8)
+    transforms = torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1.transforms()
+    mean, std = (torch.tensor(x)[:, None, None] for x in (transforms.mean, transforms.std))
+    expected = classifier.features(((image / 255 - mean) / std)[None])
+    x = model.preprocess_image([{"image": image}]).tensor
+    actual = model.backbone.bottom_up(x)["stage5"]
+    torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-4 * expected.std().item())
+
+
+@pytest.mark.parametrize("with_classifier", [True, False])
+@torch.no_grad()
+def test_fpn(convert, with_classifier, capsys):
+    mobilenet = randomized(torchvision.models.mobilenet_v2(weights=None))
+    weights = mobilenet.state_dict()
+    if not with_classifier:
+        weights = {k: v for k, v in weights.items() if k.startswith("features.")}
+    assert_fpn_has(mobilenet, convert(MOBILENET_FPN, weights, *TORCHVISION_INPUT))
+
+    lines = capsys.readouterr().out.splitlines()
+    assert "  features.0.1.bias -> backbone.bottom_up.features.0.1.bias" in lines
+    random = "".join(lines[lines.index("Not initialized in the model:") :])
+    assert "fpn_lateral2.weight" in random and "bottom_up" not in random
+    # All but the classifier, and num_batches_tracked, which detectron2 0.5's batch norms lack.
+    left = [x for x in lines if "the model has no" in x and "num_batches_tracked" not in x]
+    assert len(left) == 2 * with_classifier
+
+
+@pytest.mark.skipif(not MOBILENET.exists(), reason="needs weights in ../shared/data")
+@torch.no_grad()
+def test_fpn_with_real_weights(convert):
+    mobilenet = torchvision.models.mobilenet_v2(weights=None).eval()
+    weights = torch.load(MOBILENET, weights_only=True)
+    assert {k.split(".")[0] for k in weights} == {"features"}
+    mobilenet.load_state_dict(weights, strict=False)
+    assert_fpn_has(mobilenet, convert(MOBILENET_FPN, MOBILENET, *TORCHVISION_INPUT))
 
 
 @torch.no_grad()

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """
 Convert the weights of an image classifier to a checkpoint for MODEL.WEIGHTS of a detector. It takes
-the weights of torchvision's ResNets and of all models of build_torchvision_backbone, and the
-.caffemodel of VGG16 and VGG_CNN_M_1024.
+the weights of torchvision's ResNets and of all models of build_torchvision_backbone, all with or
+without FPN, and the .caffemodel of VGG16 and VGG_CNN_M_1024.
 """
 
 import argparse
