@@ -2,6 +2,7 @@
 What mining shows in training.
 """
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -18,7 +19,7 @@ from conftest import (
     make_targets,
 )
 from detectron2.structures import Boxes, ImageList, Instances
-from detectron2.utils.events import EventStorage
+from detectron2.utils.events import EventStorage, get_event_storage
 
 from ohem_d2.modeling.roi_heads.mining_events import MiningMonitor, log_mining
 from ohem_d2.visualization.hard_rois import draw_hard_rois
@@ -152,30 +153,134 @@ def test_classes_without_a_name_are_numbered():
     assert shares == [0.5, 0, 0.5]
 
 
+def log_background(loss_cls):
+    """
+    The scalars of background RoIs with these classification losses, and a foreground RoI.
+    """
+    classes = [0] + [NUM_CLASSES] * len(loss_cls)
+    rois = make_rois(classes, [100.0, *loss_cls], [0] * len(classes))
+    rois.survives_nms = torch.ones(len(rois), dtype=torch.bool)
+    # Of two images, of which one has no background.
+    log_mining([rois[:1], rois], [rois[:1], rois], [rois[:0]] * 2, [rois[:0]] * 2, NUM_CLASSES)
+    return {k: v for k, (v, _) in get_event_storage().latest().items()}
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-6, 1.0, 1e6])
+def test_variation_of_the_background_losses(scale):
+    # Mean 5, deviations -3, -1, 4: variance (9 + 1 + 16) / 2 = 13.
+    with EventStorage():
+        scalars = log_background([2 * scale, 4 * scale, 9 * scale])
+    assert scalars["ohem/bg_loss_cv"] == pytest.approx(13**0.5 / 5)
+
+
+@pytest.mark.parametrize("mean", [1e-6, 0.1, 1e4])
+def test_small_variation_of_many_losses(mean):
+    losses = mean * (1 + 1e-4 * np.random.RandomState(0).randn(10000)).astype(np.float32)
+    with EventStorage():
+        assert log_background(np.full(10000, mean).tolist())["ohem/bg_loss_cv"] < 1e-6
+        expected = losses.std(dtype=np.float64) / losses.mean(dtype=np.float64)
+        scalars = log_background(losses.tolist())
+        assert scalars["ohem/bg_loss_cv"] == pytest.approx(expected, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    "losses", [[], [1.0], [0.0] * 3, [1.0, math.inf], [1.0, math.nan], [math.inf] * 3]
+)
+def test_no_variation_is_logged_where_there_is_none(losses):
+    with EventStorage():
+        scalars = log_background(losses)
+    assert "ohem/num_kept" in scalars and "ohem/bg_loss_cv" not in scalars
+
+
+@pytest.fixture
+def warnings(caplog, monkeypatch):
+    """
+    A function that returns the warnings so far. All are still to be logged for the first time.
+    """
+    monkeypatch.setattr("detectron2.utils.logger._LOG_COUNTER", Counter())
+    name = "ohem_d2.modeling.roi_heads.mining_events"
+    return lambda: [x.getMessage() for x in caplog.records if x.name == name]
+
+
+def log_share_of_foreground(share):
+    classes = [0 if i < 20 * share else NUM_CLASSES for i in range(20)]
+    rois = make_rois(classes, [1.0 + i for i in range(20)], [0] * 20)
+    rois.survives_nms = torch.ones(20, dtype=torch.bool)
+    log_mining([rois], [rois], [rois[:0]], [rois], NUM_CLASSES)
+
+
+def log_background_without_variation(share):
+    # Losses of a confident head: tiny, but not the same.
+    log_background([1e-6] * 20 if share == 1 else [1e-6, 1.1e-6])
+
+
+@pytest.mark.parametrize("scope", [None, "stage1"])
+@pytest.mark.parametrize(
+    "log, says",
+    [
+        (
+            log_share_of_foreground,
+            ["MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA to 1.0", "MODEL.OHEM.FOREGROUND to 'sampled'"],
+        ),
+        (
+            log_background_without_variation,
+            ["is dead", "SOLVER.BASE_LR", "MODEL.OHEM.WARMUP_ITERS", "SOLVER.CLIP_GRADIENTS"],
+        ),
+    ],
+)
 @pytest.mark.parametrize(
     "shares, warns",
     [
         pytest.param([1.0] * 99, False, id="99 iterations"),
         pytest.param([1.0] * 100, True, id="100 iterations"),
-        pytest.param([1.0] * 60 + [0.5] + [1.0] * 99, False, id="not in a row"),
+        pytest.param(([0.5] + [1.0] * 9) * 20, True, id="nine of ten"),
+        pytest.param(([0.5] + [1.0] * 8) * 20, False, id="eight of nine"),
         pytest.param([0.5] * 20 + [1.0] * 110, True, id="later"),
-        pytest.param([0.9] * 200, False, id="some background"),
+        pytest.param([0.9] * 200, False, id="never"),
     ],
 )
-def test_one_warning_if_nearly_all_kept_rois_are_foreground(shares, warns, caplog, monkeypatch):
-    monkeypatch.setattr("detectron2.utils.logger._LOG_COUNTER", Counter())
-    classes = torch.full((20,), NUM_CLASSES)
-    rois = make_rois(classes.tolist(), [1.0] * 20, [0] * 20)
-    rois.survives_nms = torch.ones(20, dtype=torch.bool)
+def test_one_warning_if_it_lasts(shares, warns, log, says, scope, warnings):
     with EventStorage() as storage:
         for share in shares:
-            rois.gt_classes = torch.where(torch.arange(20) < 20 * share, 0, NUM_CLASSES)
-            log_mining([rois], [rois], [rois[:0]], [rois], NUM_CLASSES)
+            if scope is None:
+                log(share)
+            else:
+                log(0.5)  # The first stage, in which all is well.
+                with storage.name_scope(scope):
+                    log(share)
             storage.step()
-    assert [x.levelname for x in caplog.records] == ["WARNING"] * warns
-    if warns:
-        assert "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA to 1.0" in caplog.text
-        assert "MODEL.OHEM.FOREGROUND to 'sampled'" in caplog.text
+    if not warns:
+        assert warnings() == []
+        return
+    (message,) = warnings()
+    assert all(x in message for x in says)
+    assert ("stage1/ohem/" in message) == (scope == "stage1")
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", ["StandardROIHeads", "CascadeROIHeads"])
+@pytest.mark.parametrize("dead", [True, False])
+def test_a_dead_head_is_named(dead, family, precision, warnings):
+    heads = build_heads(heads_config(**FAMILIES[family], MODEL__OHEM__MINING_BATCH_SIZE=25))
+    *_, last = box_heads = heads.box_head if family == "CascadeROIHeads" else [heads.box_head]
+    if dead:
+        torch.nn.init.constant_(last.fc1.bias, -1e4)
+    optimizer = torch.optim.SGD(heads.parameters(), lr=1e-2)
+    targets = make_targets([3, 2])
+    features, proposals = make_features(2), make_proposals(targets, [30, 30])
+    with EventStorage() as storage:
+        for _ in range(100):
+            assert not any("is dead" in x for x in warnings())
+            with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+                _, losses = heads(None, features, proposals, targets)
+            optimizer.zero_grad()
+            sum(losses.values()).backward()
+            optimizer.step()
+            storage.step()
+    scope = f"stage{len(box_heads) - 1}/" if len(box_heads) > 1 else ""
+    named = [x for x in warnings() if "is dead" in x]
+    assert len(named) == dead
+    assert all(f"({scope}ohem/bg_loss_cv)" in x for x in named)
 
 
 def test_nothing_to_show():

@@ -511,6 +511,11 @@ def test_what_is_logged():
         scored = compute_roi_losses(heads, features, rois)
         return torch.cat([x.loss_cls + x.loss_box_reg for x in scored]).mean().item()
 
+    def variation_of_background():
+        scored = compute_roi_losses(heads, features, labeled)
+        losses = torch.cat([x.loss_cls[x.gt_classes == NUM_CLASSES] for x in scored])
+        return (losses.std() / losses.mean()).item()
+
     rois, _, scalars = train_step(heads, features, proposals, targets)
 
     def count_fg(instances):
@@ -528,6 +533,7 @@ def test_what_is_logged():
         "ohem/fg_share_kept": count_fg(rois) / num_kept,
         "ohem/mean_loss": mean_loss(labeled),
         "ohem/mean_loss_kept": mean_loss(rois),
+        "ohem/bg_loss_cv": variation_of_background(),
     }
     for name, value in expected.items():
         assert scalars[name] == pytest.approx(value), name

@@ -3,7 +3,8 @@ What mining writes to the event storage, and so to metrics.json and TensorBoard.
 """
 
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Optional
 
 import torch
@@ -18,8 +19,13 @@ from torch import Tensor
 
 __all__ = ["MiningMonitor", "log_mining"]
 
-# Warn if this share of the kept RoIs, or more, is foreground in this many iterations in a row.
-WARN_FG_SHARE, WARN_ITERS = 0.95, 100
+# Warn if one of these holds in this share of the last iterations: this share of the kept RoIs, or
+# more, is foreground; or the losses of background vary less than this. Not in every iteration: a
+# few RoIs still get something through most dead heads, which vary by 1e-3, seldom by more than
+# 1e-2. A live head begins with some 1e-2 and is ten times above that a few iterations later.
+WARN_SHARE, WARN_ITERS = 0.9, 100
+WARN_FG_SHARE = 0.95
+WARN_BG_LOSS_CV = 0.01
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
@@ -45,6 +51,11 @@ def log_mining(
     - ohem/mean_loss, ohem/mean_loss_kept: mean loss of the RoIs that mining looked at, and of the
       hard ones among them
     - ohem/nms_removed: share of the RoIs looked at that NMS removed, from 0 to 1
+    - ohem/bg_loss_cv: coefficient of variation (standard deviation / mean) of the classification
+      loss of the background that mining looked at. Near 0 if the head gives the same scores for
+      every RoI
+
+    Scalars that are not defined, such as means of nothing, are left out.
 
     Args:
         labeled (list[Instances]): for each image, all RoIs.
@@ -58,13 +69,14 @@ def log_mining(
         sum(map(len, x)) for x in (labeled, seen, sampled, hard)
     )
     # A single transfer from the GPU.
-    num_fg, num_fg_hard, sum_seen, sum_hard, num_survivors = torch.stack(
+    num_fg, num_fg_hard, sum_seen, sum_hard, num_survivors, bg_loss_cv = torch.stack(
         [
             sum((x.gt_classes != num_classes).sum() for x in labeled),
             sum((x.gt_classes != num_classes).sum() for x in hard),
             _losses(seen).sum(),
             _losses(hard).sum(),
             sum(x.survives_nms.sum() for x in seen),
+            _bg_loss_cv(seen, num_classes),
         ]
     ).tolist()
     num_kept, num_fg_kept = num_sampled + num_hard, num_sampled + num_fg_hard
@@ -89,23 +101,53 @@ def log_mining(
     ):
         if count:  # else there is no mean
             storage.put_scalar(name, total / count)
-    if num_kept:
-        _warn_of_foreground(storage)
+    if math.isfinite(bg_loss_cv):
+        storage.put_scalar("ohem/bg_loss_cv", bg_loss_cv)
+    _warn_of_foreground(storage)
+    _warn_of_dead_head(storage)
 
 
 def _warn_of_foreground(storage: EventStorage) -> None:
+    _warn_if_it_lasts(
+        storage,
+        "ohem/fg_share_kept",
+        lambda share: share >= WARN_FG_SHARE,
+        f"{WARN_FG_SHARE:.0%} or more of the RoIs that mining kept were foreground in nearly all "
+        f"of the last {WARN_ITERS} iterations: the box regression loss decides the ranking, and "
+        "the model hardly trains on background. Set MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA to 1.0, "
+        "the paper's box loss, or MODEL.OHEM.FOREGROUND to 'sampled'. If ohem/num_fg_rois is "
+        "close to MODEL.OHEM.POOL_SIZE, foreground fills the pool: raise that.",
+    )
+
+
+def _warn_of_dead_head(storage: EventStorage) -> None:
+    _warn_if_it_lasts(
+        storage,
+        "ohem/bg_loss_cv",
+        lambda cv: cv < WARN_BG_LOSS_CV,
+        "The box head gave almost the same scores for every RoI in nearly all of the last "
+        f"{WARN_ITERS} iterations: it is dead, its ReLUs pass hardly anything on, and it is "
+        "unlikely to recover. Start again with a lower SOLVER.BASE_LR, a longer "
+        "MODEL.OHEM.WARMUP_ITERS, or SOLVER.CLIP_GRADIENTS.ENABLED True.",
+    )
+
+
+def _warn_if_it_lasts(
+    storage: EventStorage, name: str, is_bad: Callable[[float], bool], message: str
+) -> None:
+    """
+    Warn once if nearly all of the last values of a scalar are bad.
+    """
+    # put_scalar() adds the name scope, such as a cascade's stage, and history() does not.
+    name = storage._current_prefix + name
+    if name not in storage.histories():
+        return
     # With accumulated gradients an iteration has several values, so the warning comes earlier.
-    recent = storage.history("ohem/fg_share_kept").values()[-WARN_ITERS:]
-    if len(recent) == WARN_ITERS and all(share >= WARN_FG_SHARE for share, _ in recent):
-        log_first_n(
-            logging.WARNING,
-            f"{WARN_FG_SHARE:.0%} or more of the RoIs that mining kept were foreground in each of "
-            f"the last {WARN_ITERS} iterations: the box regression loss decides the ranking, and "
-            "the model hardly trains on background. Set MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA to 1.0, "
-            "the paper's box loss, or MODEL.OHEM.FOREGROUND to 'sampled'. If ohem/num_fg_rois is "
-            "close to MODEL.OHEM.POOL_SIZE, foreground fills the pool: raise that.",
-            name=__name__,
-        )
+    recent = storage.history(name).values()[-WARN_ITERS:]
+    num_bad = sum(is_bad(value) for value, _ in recent)
+    if len(recent) == WARN_ITERS and num_bad >= WARN_SHARE * WARN_ITERS:
+        # The name tells the stage. Once for each message: the caller is always this function.
+        log_first_n(logging.WARNING, f"{message} ({name})", name=__name__, key="message")
 
 
 class MiningMonitor:
@@ -228,3 +270,19 @@ def _losses(rois: list[Instances]) -> Tensor:
         Tensor: (R,) loss of each RoI of all images, as trained on.
     """
     return torch.cat([x.loss_cls + x.loss_box_reg for x in rois])
+
+
+def _bg_loss_cv(rois: list[Instances], num_classes: int) -> Tensor:
+    """
+    Returns:
+        Tensor: scalar, the coefficient of variation of the classification losses of background.
+        Not finite if there are fewer than two, if all are 0, or if one is not finite.
+    """
+    losses = torch.cat([x.loss_cls for x in rois])
+    # A mask, not an index, for whose size the CPU would wait for the GPU.
+    is_bg = torch.cat([x.gt_classes for x in rois]) == num_classes
+    num_bg = is_bg.sum()
+    mean = torch.where(is_bg, losses, 0.0).sum() / num_bg
+    # Divided by the mean before they are squared: the square of a tiny loss is 0.
+    deviations = torch.where(is_bg, losses / mean - 1, 0.0)
+    return (deviations.square().sum() / (num_bg - 1).clamp(min=0)).sqrt()
