@@ -162,6 +162,17 @@ def test_invalid_configs(name, options, message):
         build_backbone(config(name, **options))
 
 
+@torch.no_grad()
+def test_one_stage_needs_no_padding():
+    """
+    FPN reduces its channels, and has nothing to add it to. SqueezeNet's maps, without padding, are
+    smaller: of 256 pixels 127 after the first convolution, then 63, 31 and 15 after pooling.
+    """
+    fpn = build_backbone(config("squeezenet1_1", in_features=["stage4"])).eval()
+    outputs = fpn(torch.rand(1, 3, 256, 256))
+    assert {k: x.shape for k, x in outputs.items()} == {"p4": (1, 8, 15, 15), "p5": (1, 8, 8, 8)}
+
+
 def detector(name, num_levels):
     """
     Faster R-CNN with OHEM. The RPN has one level more than the heads.

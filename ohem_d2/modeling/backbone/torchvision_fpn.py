@@ -76,8 +76,8 @@ def _check_stages(
             f"MODEL.FPN.IN_FEATURES is {in_features}, with strides {strides}. Each stride must be "
             f"twice the one before. {remedy}"
         )
-    # FPN doubles the size of a level and adds it to the one before.
-    for name in in_features:
+    # FPN doubles the size of a level and adds it to the one before, if there is one.
+    for name in in_features if len(in_features) > 1 else ():
         width, stride = stages[name].width, stages[name].stride
         if width * stride != IMAGE_SIZE:
             raise ValueError(
