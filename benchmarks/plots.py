@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from benchmarks.sampling.tables import Difference
+from benchmarks.differences import Difference
 from ohem_d2.utils import atomic_file
 
 __all__ = ["draw_differences", "draw_losses", "draw_parts", "draw_pools"]

@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
+from benchmarks.differences import paired_difference
 from benchmarks.plots import draw_differences, draw_losses, draw_parts, draw_pools
 from benchmarks.provenance import RESULTS, ROOT
 from benchmarks.sampling import tables as sampling
@@ -36,7 +37,7 @@ def template_values(runs: pd.DataFrame, steps: pd.DataFrame) -> dict[str, Any]:
 
     def difference(dataset: str, recipe: str, reference: str) -> str:
         ap = sampling.ap_by_seed(runs, dataset, (recipe, reference))
-        return sampling.paired_difference(ap[recipe], ap[reference]).text
+        return paired_difference(ap[recipe], ap[reference]).text
 
     def foreground_share(dataset: str) -> str:
         share = runs[runs["dataset"] == dataset]["foreground_share"].mean()
@@ -69,7 +70,7 @@ def draw_pictures(runs: pd.DataFrame, steps: pd.DataFrame, docs: Path) -> None:
     for dataset in EXPERIMENTS["main"].datasets:
         title = DATASETS[dataset].title
         ap = sampling.ap_by_seed(runs, dataset, (random, *others))
-        rows = {RECIPES[x].title: sampling.paired_difference(ap[x], ap[random]) for x in others}
+        rows = {RECIPES[x].title: paired_difference(ap[x], ap[random]) for x in others}
         rows = {k: x for k, x in rows.items() if len(x.values) >= sampling.MIN_SEEDS}
         if rows:
             differences[title] = rows

@@ -14,6 +14,7 @@ from PIL import Image
 from scipy.stats import ttest_rel
 
 from benchmarks import report
+from benchmarks.differences import paired_difference
 from benchmarks.provenance import ROOT
 from benchmarks.sampling import tables
 from benchmarks.sampling.experiments import DATASETS, Run, config_digest, options_of
@@ -98,7 +99,7 @@ def cells(table):
 
 
 def difference(values, reference):
-    return tables.paired_difference(pd.Series(values), pd.Series(reference))
+    return paired_difference(pd.Series(values), pd.Series(reference))
 
 
 def test_difference_by_hand():
