@@ -1,0 +1,3 @@
+"""
+Two small detectors on six sets of photographs: does mining help, and when?
+"""

@@ -1,0 +1,278 @@
+"""
+What is compared: recipes, and the experiments that combine them.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from itertools import product
+from typing import Any, NamedTuple
+
+from detectron2.config import CfgNode
+
+from benchmarks.laboratory.laboratories import LABORATORIES, without_some_boxes
+from benchmarks.laboratory.step_ratios import step_ratio
+from benchmarks.provenance import ROOT
+
+__all__ = [
+    "CONFIGS",
+    "RECIPES",
+    "Experiment",
+    "Recipe",
+    "Run",
+    "Variant",
+    "config_digest",
+    "experiments",
+    "options_of",
+]
+
+CONFIGS = ROOT / "configs"
+
+Options = Mapping[str, Any]
+
+
+class Recipe(NamedTuple):
+    """
+    How RoIs are sampled in training.
+    """
+
+    title: str
+    options: Options
+    pool: int = 0  # MODEL.OHEM.POOL_SIZE, as a multiple of the RoIs to train on
+
+
+class Variant(NamedTuple):
+    """
+    A row of a table.
+    """
+
+    recipe: str  # of RECIPES
+    rois: int  # per image, to train on
+    learning_rate: float
+    budget: str = "iterations"  # or "time": as many as take the time of random sampling
+    factor: float = 1.0  # of the laboratory's iterations
+
+
+class Run(NamedTuple):
+    laboratory: str  # of LABORATORIES
+    dataset: str  # of DATASETS
+    recipe: str
+    rois: int
+    learning_rate: float
+    iterations: int
+    seed: int
+
+
+class Experiment(NamedTuple):
+    """
+    Runs that a table compares.
+    """
+
+    title: str
+    laboratory: str
+    datasets: tuple[str, ...]
+    variants: tuple[Variant, ...]  # the others are compared with the first
+    seeds: tuple[int, ...]
+
+    def run(self, dataset: str, variant: Variant, seed: int) -> Run:
+        """
+        Raises:
+            InputError: if it depends on a time that was not measured.
+        """
+        recipe, rois, learning_rate, budget, factor = variant
+        iterations = LABORATORIES[self.laboratory].iterations * factor
+        if budget == "time":
+            iterations /= step_ratio(self.laboratory, dataset, recipe, rois)
+        # In tens: less than a time can be measured to.
+        iterations = 10 * round(iterations / 10)
+        return Run(self.laboratory, dataset, recipe, rois, learning_rate, iterations, seed)
+
+    def runs(self) -> list[Run]:
+        combinations = product(self.seeds, self.datasets, self.variants)
+        return [self.run(dataset, variant, seed) for seed, dataset, variant in combinations]
+
+
+OHEM: Options = {"MODEL.ROI_HEADS.NAME": "OHEMROIHeads", "MODEL.OHEM.FOREGROUND": "mined"}
+BACKGROUND: Options = {**OHEM, "MODEL.OHEM.FOREGROUND": "sampled"}
+
+MINING = {
+    "OHEM": Recipe("OHEM", OHEM),
+    "background": Recipe("Background mining", BACKGROUND),
+}
+
+# At most so many times the RoIs to train on enter the read-only pass.
+POOLS = (1, 2, 4, 8)
+POOLED = {
+    f"{name}, pool {n}": Recipe(f"{recipe.title} among {n} B", recipe.options, n)
+    for name, recipe in MINING.items()
+    for n in POOLS
+}
+
+# Which box loss ranks, beside the one that trains.
+RANKINGS = {
+    f"OHEM, {name}": Recipe(f"OHEM, ranking by {title}", {**OHEM, **options})
+    for name, title, options in (
+        ("smooth L1", "smooth L1", {"MODEL.ROI_HEADS.NAME": "SmoothL1RankingROIHeads"}),
+        ("GIoU", "GIoU", {"MODEL.ROI_HEADS.NAME": "GIoURankingROIHeads"}),
+        ("classification", "classification alone", {"MODEL.OHEM.BOX_LOSS_WEIGHT": 0.0}),
+    )
+}
+
+# How mining begins.
+NO_WARMUP: Options = {"MODEL.OHEM.WARMUP_ITERS": 0}
+CLIPPING: Options = {
+    "SOLVER.CLIP_GRADIENTS.ENABLED": True,
+    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": "norm",
+    "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": 10.0,
+}
+STARTS = {
+    **MINING,
+    **{
+        f"{name}, {start}": Recipe(f"{recipe.title}, {start}", {**recipe.options, **options})
+        for name, recipe in MINING.items()
+        for start, options in (
+            ("no warm-up", NO_WARMUP),
+            ("no warm-up, clipping", {**NO_WARMUP, **CLIPPING}),
+        )
+    },
+    "OHEM, growing": Recipe(
+        "OHEM, a share that grows from 0 to 1",
+        {**OHEM, **NO_WARMUP, "MODEL.ROI_HEADS.NAME": "GrowingOHEMROIHeads"},
+    ),
+}
+
+RECIPES = {
+    "random": Recipe("Random sampling", {}),
+    "bg_lo": Recipe("Random sampling, bg_lo .1", {"MODEL.ROI_HEADS.BG_LO": 0.1}),
+    **POOLED,
+    **RANKINGS,
+    **STARTS,
+}
+MAIN = ("random", "OHEM", "background")
+ALL_ROIS = 2048  # more than an image has
+BUDGETS = ("iterations", "time")
+MANY_OBJECTS = ("cards", "bccd", "pcb")  # an image that lost all of its boxes is not trained on
+
+# Chosen before the first run; all of them are reported.
+SEEDS = (1, 2, 3, 4, 5)
+TUNING_SEED = 0
+
+
+def options_of(run: Run) -> dict[str, Any]:
+    """
+    Returns:
+        dict[str, Any]: what a run sets over its laboratory's config, beside dataset and seed.
+    """
+    recipe = RECIPES[run.recipe]
+    return {
+        **recipe.options,
+        **({"MODEL.OHEM.POOL_SIZE": recipe.pool * run.rois} if recipe.pool else {}),
+        "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": run.rois,
+        "SOLVER.BASE_LR": run.learning_rate,
+        "SOLVER.MAX_ITER": run.iterations,
+        "SOLVER.STEPS": (int(0.75 * run.iterations), int(0.93 * run.iterations)),
+    }
+
+
+@cache  # every recorded line is compared with it
+def config_digest(config: str) -> str:
+    """
+    Returns:
+        str: a digest of a config file's content: results of another one are not comparable.
+    """
+    content = CfgNode.load_yaml_with_base(str(CONFIGS / config))
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+# The best of the experiment "tuning": RoIs per image and learning rate.
+SETTINGS: dict[str, dict[str, tuple[int, float]]] = {
+    "fast": {"random": (64, 0.01), "OHEM": (64, 0.01), "background": (64, 0.01)},
+    "fpn": {"random": (256, 0.01), "OHEM": (64, 0.01), "background": (64, 0.01)},
+}
+
+
+def best(laboratory: str, recipe: str, budget: str = "time", changed: str = "") -> Variant:
+    """
+    Returns:
+        Variant: a recipe of MAIN with its settings, or one that differs in a part of it.
+    """
+    return Variant(changed or recipe, *SETTINGS[laboratory][recipe], budget)
+
+
+def experiments(laboratory: str) -> dict[str, Experiment]:
+    """
+    Returns:
+        dict[str, Experiment]: the experiments of a laboratory, by name.
+    """
+    lab = LABORATORIES[laboratory]
+
+    def experiment(
+        title: str, variants: Iterable[Variant], seeds: Sequence[int], datasets: Sequence[str] = ()
+    ) -> Experiment:
+        chosen = tuple(datasets or lab.tuned_on)
+        return Experiment(title, laboratory, chosen, tuple(variants), tuple(seeds))
+
+    mid_rate = lab.tried_rates[1]
+    config = Variant("random", lab.rois, mid_rate)
+    ohem = best(laboratory, "OHEM")
+    found = {
+        "convergence": experiment(
+            "Longer training", [config, config._replace(factor=2.0)], [TUNING_SEED]
+        ),
+        "tuning": experiment(
+            "Settings",
+            [
+                Variant(recipe, rois, rate, "time")
+                for recipe, rois, rate in product(MAIN, lab.tried_rois, lab.tried_rates)
+            ],
+            [TUNING_SEED],
+        ),
+        "main": experiment(
+            "Random sampling and mining",
+            [best(laboratory, recipe, budget) for budget in BUDGETS for recipe in MAIN],
+            SEEDS,
+            lab.datasets,
+        ),
+        "pool": experiment(
+            "A pool of RoIs",
+            [
+                best(laboratory, recipe, "iterations", changed)
+                for recipe in MAIN[1:]
+                for changed in (*(f"{recipe}, pool {n}" for n in POOLS), recipe)
+            ],
+            SEEDS[:3],
+        ),
+        "ranking": experiment(
+            "What ranks",
+            [best(laboratory, "OHEM", "iterations", x) for x in ("OHEM", *RANKINGS)],
+            SEEDS[:3],
+        ),
+        "missing boxes": experiment(
+            "Missing boxes",
+            [best(laboratory, recipe) for recipe in MAIN],
+            SEEDS[:3],
+            [without_some_boxes(x) for x in lab.datasets if x in MANY_OBJECTS],
+        ),
+    }
+    if laboratory == "fpn":
+        found["stability"] = experiment(
+            "Stability",
+            [
+                Variant(recipe, ohem.rois, rate, factor=0.4)
+                for recipe, rate in product(("random", *STARTS), lab.tried_rates)
+            ],
+            SEEDS,
+        )
+    if laboratory == "fast":
+        found["table 1"] = experiment(
+            "The order of the paper's Table 1",
+            [
+                best(laboratory, "random", "iterations", "bg_lo"),
+                best(laboratory, "random", "iterations"),
+                *(Variant("random", ALL_ROIS, rate) for rate in lab.tried_rates),
+                best(laboratory, "OHEM", "iterations"),
+            ],
+            SEEDS[:3],
+        )
+    return found

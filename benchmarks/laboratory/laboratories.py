@@ -1,0 +1,118 @@
+"""
+The laboratories: two small detectors, and the photographs that they are trained and tested on.
+"""
+
+from typing import NamedTuple, Optional
+
+__all__ = ["DATASETS", "LABORATORIES", "MISSING", "Dataset", "Laboratory", "without_some_boxes"]
+
+
+class Dataset(NamedTuple):
+    """
+    A folder in the layout of PASCAL VOC.
+    """
+
+    title: str
+    folder: str
+    class_names: tuple[str, ...]
+    source: str  # where to get it
+    missing: float = 0.0  # share of the training set's boxes that are deleted
+
+
+class Laboratory(NamedTuple):
+    title: str
+    config: str  # in configs/, with random sampling
+    classifier: str  # of torchvision, trained on ImageNet: its features are the backbone
+    classifier_std: Optional[float]  # that it divides images by. None: the config's PIXEL_STD
+    datasets: tuple[str, ...]  # of DATASETS
+    tuned_on: tuple[str, ...]  # those that decide the settings of each recipe
+    # Of random sampling with so many RoIs per image to train on. Its time is equal time.
+    iterations: int
+    rois: int
+    tried_rois: tuple[int, ...]
+    tried_rates: tuple[float, ...]
+
+
+_PHOTOGRAPHS = {
+    "cards": Dataset(
+        "Playing cards",
+        "cards",
+        ("nine", "ten", "jack", "queen", "king", "ace"),
+        "github.com/EdjeElectronics/TensorFlow-Object-Detection-API-Tutorial-Train-Multiple-Objects"
+        "-Windows-10",
+    ),
+    "bccd": Dataset(
+        "Blood cells", "bccd", ("RBC", "WBC", "Platelets"), "github.com/Shenggan/BCCD_Dataset"
+    ),
+    "carplates": Dataset(
+        "Cars' license plates", "carplates", ("plate",), "github.com/openalpr/benchmarks"
+    ),
+    "plates": Dataset(
+        "License plates from a drive",
+        "plates",
+        ("license_plate",),
+        "github.com/RobertLucian/license-plate-dataset",
+    ),
+    "pcb": Dataset(
+        "Circuit boards",
+        "pcb",
+        ("open", "short", "mousebite", "spur", "copper", "pin-hole"),
+        "github.com/tangsanli5201/DeepPCB",
+    ),
+    "pests": Dataset(
+        "Insects on rice",
+        "pests",
+        ("planthopper", "rice_bug", "leaf_roller", "stem_borer", "grasshopper", "caterpillar"),
+        "github.com/AhmadSubadri/dataset-pest-rice",
+    ),
+}
+
+MISSING = 0.3
+
+
+def without_some_boxes(dataset: str) -> str:
+    """
+    Returns:
+        str: the name in DATASETS of the same photographs, without some of the boxes.
+    """
+    return f"{dataset}, boxes missing"
+
+
+DATASETS = {
+    **_PHOTOGRAPHS,
+    **{
+        without_some_boxes(k): x._replace(
+            title=f"{x.title}, {MISSING:.0%} of the boxes missing", missing=MISSING
+        )
+        for k, x in _PHOTOGRAPHS.items()
+    },
+}
+
+LABORATORIES = {
+    # The paper's: precomputed proposals, most of them easy background, and one feature map.
+    "fast": Laboratory(
+        "Fast R-CNN on selective search, SqueezeNet",
+        "benchmarks/fast_rcnn_SqueezeNet.yaml",
+        "squeezenet1_0",
+        1.0,
+        ("cards", "pests", "pcb"),
+        tuned_on=("cards", "pests"),
+        iterations=800,
+        rois=64,
+        tried_rois=(32, 64, 128),
+        tried_rates=(0.005, 0.01, 0.02),
+    ),
+    # Today's: an RPN, feature pyramid, and L1 box loss.
+    "fpn": Laboratory(
+        "Faster R-CNN, MobileNetV2-FPN",
+        "benchmarks/faster_rcnn_MobileNetV2_FPN.yaml",
+        "mobilenet_v2",
+        None,
+        tuple(_PHOTOGRAPHS),
+        tuned_on=("cards", "carplates"),
+        iterations=1000,
+        rois=256,
+        tried_rois=(64, 128, 256),
+        tried_rates=(0.005, 0.01, 0.02),
+    ),
+}

@@ -1,0 +1,210 @@
+"""
+One training of benchmarks.laboratory.compare: train_net.py, then the mean loss over all RoIs of
+each of its checkpoints. Writes result.json to the folder of the run.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.evaluation import inference_context
+from detectron2.modeling import build_model
+
+import benchmarks.laboratory.heads  # noqa: F401  (registers its heads)
+import train_net
+from benchmarks.laboratory.experiments import Run, config_digest, options_of
+from benchmarks.laboratory.laboratories import LABORATORIES
+from benchmarks.laboratory.prepare import Materials
+from benchmarks.provenance import provenance, require_clean_commit
+from ohem_d2.engine import fall_back_to_cpu, load_config
+from ohem_d2.evaluation import build_mean_roi_loss_loader
+from ohem_d2.evaluation.mean_roi_loss import features_and_rois
+from ohem_d2.modeling.roi_heads import compute_roi_losses, nms_by_loss, take_hardest
+from ohem_d2.utils import read_metrics, write_json
+
+NUM_CHECKPOINTS = 4
+NUM_IMAGES = 30  # training images whose RoIs are measured
+
+# What is kept of metrics.json, and its name in result.json.
+CURVES = {
+    "loss_cls": "loss_cls",
+    "loss_box_reg": "loss_box_reg",
+    "roi_head/num_fg_samples": "num_fg",
+    "roi_head/num_bg_samples": "num_bg",
+}
+
+
+def to_opts(options: Mapping[str, Any]) -> list[Any]:
+    return [x for item in options.items() for x in item]
+
+
+def train_and_evaluate(config_file: str, options: Mapping[str, Any]) -> bool:
+    """
+    Returns:
+        bool: False if training diverged, that is, its loss was not finite.
+    """
+    args = train_net.argument_parser().parse_args(["--config-file", config_file])
+    args.opts = to_opts(options)
+    try:
+        train_net.main(args)
+    except FloatingPointError:  # detectron2's
+        return False
+    return True
+
+
+@torch.no_grad()
+def measure_rois(cfg: CfgNode, folder: Path) -> dict[str, Any]:
+    """
+    Args:
+        cfg (CfgNode): names the images, and the loss to measure.
+        folder (Path): the run's OUTPUT_DIR.
+
+    Returns:
+        dict: "mean_roi_loss", the iterations behind each checkpoint and its mean loss over all RoIs
+        of the first training images; and for the last checkpoint "num_rois", the number of RoIs per
+        image, "foreground_share" among them, and "half_precision", see :class:`HalfPrecision`.
+    """
+    model = build_model(cfg)
+    loader = build_mean_roi_loss_loader(cfg, cfg.DATASETS.TRAIN[0])
+    inputs = list(islice(loader, NUM_IMAGES))
+    files = sorted(folder.glob("model_*[0-9].pth"))
+    losses: list[tuple[int, float]] = []
+    for file in files:
+        DetectionCheckpointer(model).load(str(file))
+        is_last = file == files[-1]
+        half = HalfPrecision()
+        total, num_foreground, count = 0.0, 0, 0
+        with inference_context(model):
+            for batch in inputs:
+                features, rois = features_and_rois(model, batch)
+                for x in compute_roi_losses(model.roi_heads, features, rois):
+                    total += float((x.loss_cls + x.loss_box_reg).sum())
+                    num_foreground += int((x.gt_classes < model.roi_heads.num_classes).sum())
+                    count += len(x)
+                if is_last:
+                    half.add(model, features, rois)
+        losses.append((int(file.stem.removeprefix("model_")) + 1, total / count))
+    if not losses:  # a run may diverge before its first checkpoint
+        return {"mean_roi_loss": [], "foreground_share": None, "half_precision": None}
+    return {
+        "mean_roi_loss": losses,
+        "num_rois": count / len(inputs),
+        "foreground_share": num_foreground / count,
+        "half_precision": half.result(),
+    }
+
+
+class HalfPrecision:
+    """
+    Counts, for bfloat16 and float16, what mining keeps if the read-only pass alone runs in that
+    precision: the share of it that float32 keeps as well, and its mean loss in float32 beside that
+    of what float32 keeps.
+    """
+
+    def __init__(self) -> None:
+        self.kept = {torch.float32: 0, torch.bfloat16: 0, torch.float16: 0}
+        self.shared = dict.fromkeys(self.kept, 0)
+        self.loss = dict.fromkeys(self.kept, 0.0)
+
+    def add(self, model: Any, features: Any, rois: Any) -> None:
+        heads = model.roi_heads
+        exact: list[Any] = []  # for each image, the losses, and which RoIs float32 keeps
+        for dtype in self.kept:
+            with torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
+                scored = compute_roi_losses(heads, features, rois)
+            for i, x in enumerate(scored):
+                losses = x.loss_cls + x.loss_box_reg
+                ranked = nms_by_loss(x.proposal_boxes.tensor, losses, x.gt_classes)
+                inds = take_hardest(
+                    ranked, x.gt_classes, heads.batch_size_per_image, heads.num_classes
+                )
+                if dtype == torch.float32:
+                    exact.append((losses, set(inds.tolist())))
+                self.kept[dtype] += len(inds)
+                self.shared[dtype] += len(exact[i][1] & set(inds.tolist()))
+                self.loss[dtype] += float(exact[i][0][inds].sum())
+
+    def result(self) -> dict[str, dict[str, float]]:
+        mean_loss = {x: self.loss[x] / self.kept[x] for x in self.kept}
+        return {
+            str(x).removeprefix("torch."): {
+                "shared": self.shared[x] / self.kept[x],
+                "loss_ratio": mean_loss[x] / mean_loss[torch.float32],
+            }
+            for x in (torch.bfloat16, torch.float16)
+        }
+
+
+def summarize(metrics: list[dict[str, float]], iterations: int, finished: bool) -> dict[str, Any]:
+    """
+    Args:
+        metrics (list[dict]): from :func:`read_metrics`.
+        iterations (int): of the whole run.
+        finished (bool): from :func:`train_and_evaluate`.
+
+    Returns:
+        dict: "AP" and "AP50" in percent or, if training diverged, the iteration "diverged_at"; the
+        seconds of the training; and its curves.
+    """
+    lines = [x for x in metrics if "total_loss" in x]
+    # Each logged time is the median of 20 iterations, so pauses of the machine do not count. The
+    # first iterations have none.
+    seconds = fmean([x["time"] for x in lines if "time" in x] or [math.nan])
+    scores = metrics[-1] if finished else {}
+    return {
+        "AP": scores.get("bbox/AP"),
+        "AP50": scores.get("bbox/AP50"),
+        "diverged_at": None if finished else int(lines[-1]["iteration"]) + 1,
+        "seconds": round(seconds * iterations, 1),
+        "curves": {
+            "iteration": [x["iteration"] for x in lines],
+            **{new: [round(x[old], 4) for x in lines] for old, new in CURVES.items()},
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--materials", type=Materials.from_json, required=True)
+    parser.add_argument("--output", type=Path, required=True, help="the folder of this run")
+    parser.add_argument("--trial", action="store_true", help="accept a changed work tree")
+    parser.add_argument("run", type=lambda x: Run(*json.loads(x)), help="its fields, in JSON")
+    args = parser.parse_args()
+
+    if not args.trial:
+        require_clean_commit()
+    origin = provenance()  # before files are edited while it runs
+    run, materials = args.run, args.materials
+    shared = {
+        **materials.options(run.dataset),
+        "OUTPUT_DIR": str(args.output),
+        "SEED": run.seed,
+        "SOLVER.CHECKPOINT_PERIOD": max(run.iterations // NUM_CHECKPOINTS, 1),
+    }
+    finished = train_and_evaluate(materials.config, {**shared, **options_of(run)})
+
+    # Without the recipe's options: the loss is measured in the same way for all.
+    cfg = load_config(materials.config, to_opts(shared))
+    fall_back_to_cpu(cfg)
+    result = {
+        **run._asdict(),
+        "test_split": materials.test_split,
+        "options": options_of(run),
+        "config": config_digest(LABORATORIES[run.laboratory].config),
+        **summarize(read_metrics(args.output), run.iterations, finished),
+        **measure_rois(cfg, args.output),
+        **origin,
+    }
+    write_json(args.output / "result.json", result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""
+How long a training step takes, relative to one of random sampling: benchmarks/results/
+laboratory_times.jsonl, which benchmarks.laboratory.times writes.
+"""
+
+from functools import cache
+from pathlib import Path
+
+from benchmarks.provenance import RESULTS, read_results
+from ohem_d2.utils import InputError
+
+__all__ = ["TIMES", "step_ratio"]
+
+TIMES = "laboratory_times.jsonl"
+KEY = ("laboratory", "dataset", "recipe", "rois")
+
+
+def step_ratio(laboratory: str, dataset: str, recipe: str, rois: int) -> float:
+    """
+    Returns:
+        float: time of a step, divided by that of random sampling with the laboratory's `rois`.
+
+    Raises:
+        InputError: if it was not measured.
+    """
+    ratios = _read(RESULTS)
+    key = (laboratory, dataset, recipe, rois)
+    if key not in ratios:
+        raise InputError(
+            f"{TIMES} has no time of {recipe} with {rois} RoIs on {dataset}: run "
+            f"`python -m benchmarks.laboratory.times {laboratory} ...` first."
+        )
+    return ratios[key]
+
+
+@cache
+def _read(folder: Path) -> dict[tuple, float]:
+    results = read_results(folder, TIMES, KEY)
+    return dict(
+        zip(results[list(KEY)].itertuples(index=False, name=None), results["ratio"], strict=True)
+    )

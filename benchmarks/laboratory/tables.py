@@ -1,0 +1,158 @@
+"""
+What the recorded runs say, in numbers and tables.
+"""
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from benchmarks.differences import Difference, paired_difference
+from benchmarks.laboratory.experiments import RECIPES, Experiment, Run, Variant
+from benchmarks.laboratory.laboratories import DATASETS
+from benchmarks.measure import make_table
+from benchmarks.provenance import made_by
+
+__all__ = ["ap_by_seed", "best_settings", "difference", "experiment_tables", "settings_table"]
+
+COMMAND = "python -m benchmarks.laboratory.compare {} --data DATA --classifier CLASSIFIER"
+
+
+def find(runs: pd.DataFrame, wanted: Sequence[Run]) -> pd.DataFrame:
+    """
+    Returns:
+        pd.DataFrame: the recorded lines of these runs, as far as they are there.
+    """
+    keys = pd.Series(runs[list(Run._fields)].itertuples(index=False, name=None), index=runs.index)
+    return runs[keys.isin([tuple(x) for x in wanted])]
+
+
+def ap_by_seed(
+    runs: pd.DataFrame, experiment: Experiment, dataset: str, variant: Variant
+) -> pd.Series:
+    """
+    Returns:
+        pd.Series: the AP by seed, of those that are recorded.
+    """
+    wanted = [experiment.run(dataset, variant, seed) for seed in experiment.seeds]
+    return find(runs, wanted).set_index("seed")["AP"].sort_index()
+
+
+def difference(
+    runs: pd.DataFrame,
+    experiment: Experiment,
+    dataset: str,
+    variant: Variant,
+    reference: Variant,
+) -> Difference:
+    return paired_difference(
+        ap_by_seed(runs, experiment, dataset, variant),
+        ap_by_seed(runs, experiment, dataset, reference),
+    )
+
+
+def experiment_tables(runs: pd.DataFrame, name: str, experiment: Experiment) -> str:
+    """
+    Returns:
+        str: for each dataset of an experiment that has runs, a table with a row per variant.
+    """
+    blocks = []
+    for dataset in experiment.datasets:
+        rows = []
+        for variant in experiment.variants:
+            wanted = [experiment.run(dataset, variant, seed) for seed in experiment.seeds]
+            these = find(runs, wanted)
+            if these.empty:
+                continue
+            is_reference = variant == experiment.variants[0]
+            compared = difference(runs, experiment, dataset, variant, experiment.variants[0])
+            rows.append(
+                {
+                    "recipe": RECIPES[variant.recipe].title,
+                    "B": str(variant.rois),
+                    "learning rate": f"{variant.learning_rate:g}",
+                    "iterations": f"{wanted[0].iterations:,}",
+                    "n": str(len(these)),
+                    "AP": _mean_and_deviation(these["AP"]),
+                    "AP50": _mean_and_deviation(these["AP50"]),
+                    "difference in AP": "" if is_reference else compared.text,
+                    "trained on, fg : bg": _kept(these),
+                }
+            )
+        if rows:
+            blocks += [f"**{DATASETS[dataset].title}**", make_table(rows)]
+    recorded = find(runs, experiment.runs())
+    if recorded.empty:
+        return "No run is recorded yet."
+    num_diverged = int(recorded["diverged_at"].notna().sum())
+    if num_diverged:
+        blocks.append(f"{num_diverged} runs diverged; each counts as an AP of 0.")
+    command = f"{COMMAND.format(experiment.laboratory)} --experiments '{name}'"
+    return "\n\n".join([*blocks, made_by(command, recorded)])
+
+
+def settings_table(runs: pd.DataFrame, experiment: Experiment) -> str:
+    """
+    Returns:
+        str: the AP of each recipe by its settings: the mean over the datasets, of those settings
+        that were tried on all of them.
+    """
+    rates = sorted({x.learning_rate for x in experiment.variants})
+    rows = []
+    for recipe in dict.fromkeys(x.recipe for x in experiment.variants):
+        for rois in sorted({x.rois for x in experiment.variants if x.recipe == recipe}):
+            of_row = [x for x in experiment.variants if (x.recipe, x.rois) == (recipe, rois)]
+            cells = {x.learning_rate: _mean_ap(runs, experiment, x) for x in of_row}
+            rows.append(
+                {
+                    "recipe": RECIPES[recipe].title,
+                    "B": str(rois),
+                    **{f"AP, rate {x:g}": _number(cells.get(x, math.nan)) for x in rates},
+                }
+            )
+    return make_table(rows)
+
+
+def best_settings(runs: pd.DataFrame, experiment: Experiment) -> dict[str, tuple[int, float]]:
+    """
+    Returns:
+        dict[str, tuple[int, float]]: by recipe, the RoIs per image and the learning rate with the
+        largest mean AP over the datasets.
+    """
+    best = {}
+    for recipe in dict.fromkeys(x.recipe for x in experiment.variants):
+        ap = {x: _mean_ap(runs, experiment, x) for x in experiment.variants if x.recipe == recipe}
+        tried = {k: x for k, x in ap.items() if not math.isnan(x)}
+        if tried:
+            variant = max(tried, key=lambda x: tried[x])
+            best[recipe] = (variant.rois, variant.learning_rate)
+    return best
+
+
+def _mean_ap(runs: pd.DataFrame, experiment: Experiment, variant: Variant) -> float:
+    ap = [ap_by_seed(runs, experiment, x, variant).mean() for x in experiment.datasets]
+    return math.nan if any(map(math.isnan, ap)) else sum(ap) / len(ap)
+
+
+def _number(x: float, digits: int = 1) -> str:
+    return "-" if math.isnan(x) else f"{x:.{digits}f}"
+
+
+def _mean_and_deviation(values: pd.Series) -> str:
+    deviation = f" ± {values.std():.1f}" if len(values) > 1 else ""
+    return _number(values.mean()) + deviation
+
+
+def _kept(runs: pd.DataFrame) -> str:
+    """
+    Returns:
+        str: "7.0 : 25.0 → 11.0 : 21.0", foreground and background RoIs per image that are trained
+        on, in the first and in the last tenth of the training.
+    """
+    ends = []
+    for curves in runs["curves"]:
+        counts = pd.DataFrame(curves)[["num_fg", "num_bg"]]
+        tenth = math.ceil(len(counts) / 10)
+        ends.append([counts.head(tenth).mean(), counts.tail(tenth).mean()])
+    means = [sum(x) / len(ends) for x in zip(*ends, strict=True)]
+    return " → ".join(f"{x['num_fg']:.1f} : {x['num_bg']:.1f}" for x in means)

@@ -1,0 +1,142 @@
+"""
+The time of a training step of each recipe, relative to one of random sampling: what takes longer
+gets fewer iterations at equal time.
+
+    python -m benchmarks.laboratory.times fpn --data DATA --classifier mobilenet_v2.pth
+
+All recipes train on the same images in turns, so that pauses of the machine count for each of them.
+Replaces the laboratory's lines of benchmarks/results/laboratory_times.jsonl.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from itertools import product
+from statistics import quantiles
+from time import perf_counter
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.modeling import build_model
+from detectron2.solver import build_optimizer
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.events import EventStorage
+from tqdm import trange
+
+from benchmarks.laboratory.experiments import MAIN, Run, options_of
+from benchmarks.laboratory.laboratories import LABORATORIES
+from benchmarks.laboratory.prepare import Materials, add_arguments, prepare
+from benchmarks.laboratory.run import to_opts
+from benchmarks.laboratory.step_ratios import TIMES
+from benchmarks.measure import synchronize
+from benchmarks.provenance import RESULTS, provenance, require_clean_commit
+from ohem_d2.data import build_train_loader
+from ohem_d2.engine import fall_back_to_cpu, load_config
+from ohem_d2.utils import InputError, atomic_file
+
+# Small enough for heads that begin at random; the time does not depend on it.
+LEARNING_RATE = 1e-3
+# Steps begin after any warm-up, and an RPN that was not trained proposes as many boxes as it may.
+FIRST_ITERATION = 10**6
+
+
+class Stepper:
+    """
+    Trains a model, a step at a time.
+    """
+
+    def __init__(self, run: Run, materials: Materials, shared: dict[str, Any]) -> None:
+        cfg = load_config(materials.config, to_opts({**shared, **options_of(run)}))
+        fall_back_to_cpu(cfg)
+        seed_all_rng(0)
+        self.cfg = cfg
+        self.model = build_model(cfg).train()
+        DetectionCheckpointer(self.model).load(cfg.MODEL.WEIGHTS)
+        self.optimizer = build_optimizer(cfg, self.model)
+        self.storage = EventStorage(FIRST_ITERATION)
+
+    def step(self, batch: list[dict]) -> float:
+        """
+        Returns:
+            float: its seconds.
+        """
+        synchronize()
+        start = perf_counter()
+        with self.storage:
+            losses = sum(self.model(batch).values())
+        self.optimizer.zero_grad()
+        losses.backward()
+        self.optimizer.step()
+        synchronize()
+        return perf_counter() - start
+
+
+def measure_steps(
+    materials: Materials, dataset: str, recipes: Sequence[tuple[str, int]], rounds: int
+) -> list[list[float]]:
+    """
+    Args:
+        recipes: names and RoIs per image.
+
+    Returns:
+        list[list[float]]: for each recipe, the seconds of each step after the first third.
+    """
+    shared = materials.options(dataset)
+    steppers = [
+        Stepper(Run(materials.laboratory, dataset, *x, LEARNING_RATE, 1000, 0), materials, shared)
+        for x in recipes
+    ]
+    loader = iter(build_train_loader(steppers[0].cfg))
+    seconds: list[list[float]] = [[] for _ in recipes]
+    for _ in trange(rounds, desc=dataset):
+        batch = next(loader)
+        for stepper, times in zip(steppers, seconds, strict=True):
+            times.append(stepper.step(batch))
+    return [x[rounds // 3 :] for x in seconds]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_arguments(parser)
+    parser.add_argument("--rounds", type=int, default=45, help="steps of each recipe (default: 45)")
+    args = parser.parse_args(arguments)
+    require_clean_commit()
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)  # as when several runs share the cores
+    lab = LABORATORIES[args.laboratory]
+    materials = prepare(args, lab.datasets)
+    recipes = list(product(MAIN, lab.tried_rois))
+    reference = recipes.index(("random", lab.rois))
+    lines = []
+    for dataset in lab.datasets:
+        seconds = measure_steps(materials, dataset, recipes, args.rounds)
+        for (recipe, rois), times in zip(recipes, seconds, strict=True):
+            # Of the steps on the same images.
+            ratios = [x / y for x, y in zip(times, seconds[reference], strict=True)]
+            low, middle, high = quantiles(ratios, n=4)
+            lines.append(
+                {
+                    **{"laboratory": args.laboratory, "dataset": dataset},
+                    **{"recipe": recipe, "rois": rois, "ratio": round(middle, 3)},
+                    "quartiles": [round(low, 3), round(high, 3)],
+                    "ms": round(1000 * quantiles(times, n=4)[1], 1),
+                    **provenance(),
+                }
+            )
+            print(*(f"{k} {v}" for k, v in list(lines[-1].items())[1:7]), sep=", ", flush=True)
+    path = RESULTS / TIMES
+    before = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    others = [x for x in before if json.loads(x)["laboratory"] != args.laboratory]
+    with atomic_file(path) as file:
+        file.write_text("\n".join([*others, *map(json.dumps, lines)]) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as e:
+        sys.exit(f"times: {e}")

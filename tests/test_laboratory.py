@@ -1,0 +1,407 @@
+"""
+The laboratories: what they compare is comparable, they run, and go on where they were stopped.
+"""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import build_heads, heads_config, make_inputs, make_voc, train_step
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import ROI_HEADS_REGISTRY, build_model
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.events import EventStorage
+
+from benchmarks import provenance
+from benchmarks.laboratory import compare, heads, prepare, run, step_ratios, tables
+from benchmarks.laboratory.datasets import register
+from benchmarks.laboratory.experiments import (
+    CONFIGS,
+    RECIPES,
+    SETTINGS,
+    Experiment,
+    Recipe,
+    Run,
+    Variant,
+    config_digest,
+    experiments,
+    options_of,
+)
+from benchmarks.laboratory.laboratories import DATASETS, LABORATORIES, without_some_boxes
+from benchmarks.laboratory.results import read_runs
+from ohem_d2.engine import load_config
+from ohem_d2.utils import InputError
+
+laboratories = pytest.mark.parametrize("laboratory", LABORATORIES)
+SHARED = Path(__file__).parent.parent.parent / "shared/data"
+needs_photographs = pytest.mark.skipif(
+    not (SHARED / "cards").exists(), reason="needs photographs and weights in ../shared/data"
+)
+
+
+@pytest.fixture
+def ratios(monkeypatch):
+    """
+    A step takes 1.25 times as long for each recipe with 64 RoIs, and .8 times with others.
+    """
+
+    def step_ratio(laboratory, dataset, recipe, rois):
+        return 1.25 if rois == 64 else 0.8
+
+    monkeypatch.setattr("benchmarks.laboratory.experiments.step_ratio", step_ratio)
+
+
+def config(made):
+    options = {"MODEL.DEVICE": "cpu", "SEED": 3, **options_of(made)}
+    return load_config(str(CONFIGS / LABORATORIES[made.laboratory].config), run.to_opts(options))
+
+
+@laboratories
+def test_experiments_name_what_there_is(laboratory, ratios):
+    for experiment in experiments(laboratory).values():
+        assert set(experiment.datasets) <= set(DATASETS)
+        for made in experiment.runs():
+            assert config(made).MODEL.ROI_HEADS.NAME in ROI_HEADS_REGISTRY
+
+
+@laboratories
+def test_recipes_begin_with_the_same_weights(laboratory):
+    def initial(recipe):
+        cfg = config(Run(laboratory, "cards", recipe, 64, 0.01, 100, 3))
+        seed_all_rng(cfg.SEED)
+        return build_model(cfg).state_dict()
+
+    weights = initial("random")
+    for recipe in ("bg_lo", "OHEM", "background", "OHEM, growing", "OHEM, smooth L1"):
+        if recipe == "bg_lo" and laboratory == "fpn":
+            continue  # its config has detectron2's own heads
+        other = initial(recipe)
+        assert list(weights) == list(other)
+        assert all(torch.equal(weights[x], other[x]) for x in weights)
+
+
+def test_options_of_a_run():
+    made = Run("fast", "cards", "OHEM, pool 4", 32, 0.02, 1000, 1)
+    assert options_of(made) == {
+        "MODEL.ROI_HEADS.NAME": "OHEMROIHeads",
+        "MODEL.OHEM.FOREGROUND": "mined",
+        "MODEL.OHEM.POOL_SIZE": 128,
+        "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 32,
+        "SOLVER.BASE_LR": 0.02,
+        "SOLVER.MAX_ITER": 1000,
+        "SOLVER.STEPS": (750, 930),
+    }
+
+
+def test_equal_time(ratios, monkeypatch):
+    monkeypatch.setitem(LABORATORIES, "fpn", LABORATORIES["fpn"]._replace(iterations=1000))
+    experiment = Experiment("", "fpn", ("cards",), (), (1,))
+
+    def iterations(*variant):
+        return experiment.run("cards", Variant(*variant), 1).iterations
+
+    assert iterations("OHEM", 64, 0.01, "time") == 800  # 1000 / 1.25
+    assert iterations("OHEM", 96, 0.01, "time") == 1250
+    assert iterations("OHEM", 64, 0.01) == 1000
+    assert iterations("OHEM", 64, 0.01, "time", 0.33) == 260  # 264, in tens
+
+
+def test_a_time_that_was_not_measured(monkeypatch, tmp_path):
+    monkeypatch.setattr(step_ratios, "RESULTS", tmp_path)
+    line = {"laboratory": "fpn", "dataset": "cards", "recipe": "OHEM", "rois": 64, "ratio": 1.1}
+    line |= dict.fromkeys(provenance.PROVENANCE, "abc")
+    (tmp_path / step_ratios.TIMES).write_text(json.dumps(line) + "\n")
+    assert step_ratios.step_ratio("fpn", "cards", "OHEM", 64) == 1.1
+    with pytest.raises(InputError, match="no time of OHEM with 128 RoIs on cards: run .*times fpn"):
+        step_ratios.step_ratio("fpn", "cards", "OHEM", 128)
+
+
+def test_missing_boxes(monkeypatch, tmp_path):
+    objects = {f"image{i}": [("cat", (10, 10, 30, 30), 0)] * 10 for i in range(20)}
+    make_voc(tmp_path / "photos", "unused", objects)
+    sets = tmp_path / "photos/ImageSets/Main"
+    (sets / "val.txt").write_text((sets / "train.txt").read_text())
+    whole = DATASETS["cards"]._replace(folder="photos", class_names=("cat",))
+    monkeypatch.setitem(DATASETS, "cards", whole)
+    name = without_some_boxes("cards")
+    monkeypatch.setitem(DATASETS, name, whole._replace(missing=0.3))
+    registered = ["unused"]
+
+    def count(dataset):
+        names = register(dataset, tmp_path, ("train", "val"))
+        registered.extend(names)
+        counts = [[len(x["annotations"]) for x in DatasetCatalog.get(y)] for y in names]
+        again = [len(x["annotations"]) for x in DatasetCatalog.get(names[0])]
+        assert again == counts[0]  # the same boxes each time
+        return map(sum, counts)
+
+    try:
+        assert list(count("cards")) == [200, 200]
+        train, val = count(name)
+        # Binomial: 140 are left in the mean, with a deviation of 6.5.
+        assert val == 200 and abs(train - 140) < 26
+    finally:
+        for x in registered:
+            DatasetCatalog.remove(x)
+            MetadataCatalog.remove(x)
+
+
+def test_ranking_by_smooth_l1():
+    """
+    Training has the L1 loss. Where the ranking has smooth L1 of beta 1, a RoI's box loss is the sum
+    over its four deltas of d^2 / 2 if |d| < 1, and |d| - 1/2 otherwise.
+    """
+    own = build_heads(heads_config(MODEL__ROI_HEADS__NAME="OHEMROIHeads"))
+    other = build_heads(heads_config(MODEL__ROI_HEADS__NAME="SmoothL1RankingROIHeads"))
+    features, proposals, targets = make_inputs()
+    rois = own.label_proposals(proposals, targets)
+    with torch.no_grad():
+        l1, smooth = (x.compute_roi_losses(features, rois) for x in (own, other))
+    assert other.box_predictor.smooth_l1_beta == own.box_predictor.smooth_l1_beta == 0.0
+    for x, y in zip(l1, smooth, strict=True):
+        assert torch.equal(x.loss_cls, y.loss_cls)
+        is_fg = x.gt_classes < own.num_classes
+        assert (y.loss_box_reg[~is_fg] == 0).all()
+        # |d| - 1/2 <= smooth <= |d|, for each of the four, and less than |d| unless it is 0.
+        low, high = (x.loss_box_reg - 2)[is_fg], x.loss_box_reg[is_fg]
+        assert ((y.loss_box_reg[is_fg] >= low - 1e-5) & (y.loss_box_reg[is_fg] < high)).all()
+    assert any((x.gt_classes < own.num_classes).any() for x in l1)
+
+
+@pytest.mark.parametrize("iteration, num_hard", [(0, 0), (50, 4), (200, 16), (1000, 16)])
+def test_a_share_that_grows(iteration, num_hard):
+    built = build_heads(
+        heads_config(
+            MODEL__ROI_HEADS__NAME="GrowingOHEMROIHeads", MODEL__ROI_HEADS__BATCH_SIZE_PER_IMAGE=16
+        )
+    )
+    features, proposals, targets = make_inputs()
+    rois = built.label_proposals(proposals, targets)
+    with EventStorage(iteration):
+        _, pool, kept = built.mine_hard_rois(features, rois)
+        hard = super(heads.GrowingOHEMROIHeads, built).select_hard_rois(pool)
+    for x, y in zip(kept, hard, strict=True):
+        assert len(x) == 16
+        assert torch.equal(x.proposal_boxes.tensor[:num_hard], y.proposal_boxes.tensor[:num_hard])
+        if num_hard == 0:  # a random sample is not the hardest
+            assert not torch.equal(x.proposal_boxes.tensor, y.proposal_boxes.tensor)
+
+
+def test_a_training_step_with_each_of_the_heads():
+    for name in heads.__all__:
+        built = build_heads(heads_config(MODEL__ROI_HEADS__NAME=name))
+        _, losses, _ = train_step(built, *make_inputs())
+        assert all(torch.isfinite(x) for x in losses.values())
+
+
+def line_of(made, ap, **fields):
+    return {
+        **made._asdict(),
+        "test_split": "val",
+        "options": options_of(made),
+        "config": config_digest(LABORATORIES[made.laboratory].config),
+        **{"AP": ap, "AP50": None if ap is None else ap + 10},
+        "diverged_at": 117 if ap is None else None,
+        "curves": {"num_fg": [6, 8, *[0] * 16, 10, 12], "num_bg": [26, 24, *[32] * 16, 22, 20]},
+        **dict.fromkeys(provenance.PROVENANCE, "abc"),
+        **fields,
+    }
+
+
+@pytest.fixture
+def make_lab(monkeypatch, tmp_path, ratios):
+    """
+    A laboratory whose runs write their result at once, started with the arguments of its command.
+    """
+
+    def finish(command, stdout, **_):
+        made = Run(*json.loads(command[-1]))
+        materials = prepare.Materials.from_json(command[command.index("--materials") + 1])
+        assert materials.data == tmp_path
+        if made.recipe == "OHEM" and made.seed == 3:
+            stdout.write("what went wrong\n")
+            return subprocess.CompletedProcess(command, 1)
+        folder = Path(command[command.index("--output") + 1])
+        (folder / "result.json").write_text(json.dumps(line_of(made, 40.0), indent=2))
+        (folder / "model_final.pth").write_text("")
+        return subprocess.CompletedProcess(command, 0)
+
+    def make_lab(*arguments):
+        output = ["--output", str(tmp_path / "output"), "--data", str(tmp_path)]
+        compare.main(["fpn", *output, "--classifier", "unused", *arguments])
+
+    folder = tmp_path / "cards/ImageSets/Main"
+    folder.mkdir(parents=True)
+    for split in ("train", "val", "test"):
+        (folder / f"{split}.txt").touch()
+    monkeypatch.setattr(compare, "require_clean_commit", lambda: None)
+    monkeypatch.setattr(compare.subprocess, "run", finish)
+    monkeypatch.setattr(prepare, "convert_classifier", lambda *_: None)
+    monkeypatch.setattr(compare, "RESULTS", tmp_path / "results")
+    return make_lab
+
+
+def test_the_lab_makes_what_is_missing(make_lab, monkeypatch, tmp_path, capsys):
+    cards = ("--datasets", "cards", "--jobs", "2")
+    make_lab(*cards, "--seeds", "1", "--experiments", "main")
+    capsys.readouterr()
+    make_lab(*cards, "--seeds", "1", "2", "--experiments", "main")
+    # Three recipes, at equal iterations and at equal time.
+    assert "12 runs, 6 of them recorded." in capsys.readouterr().out
+    runs = read_runs(tmp_path / "results", "fpn")
+    assert sorted(set(runs["seed"])) == [1, 2] and len(runs) == 12
+    # Checkpoints of dozens of runs would fill the disk.
+    assert not list((tmp_path / "output").rglob("*.pth"))
+    # The last word, on images that decided nothing, is recorded apart.
+    make_lab(*cards, "--seeds", "1", "--test-split", "test", "--experiments", "main")
+    assert len(read_runs(tmp_path / "results", "fpn", "test")) == 6
+    assert len(read_runs(tmp_path / "results", "fpn")) == 12
+    # A table must not mix runs made with different options.
+    monkeypatch.setitem(RECIPES, "random", Recipe("Random", {"SEED": 7}))
+    with pytest.raises(InputError, match=r"line \d .* Delete the line"):
+        make_lab(*cards, "--experiments", "main")
+
+
+def test_a_run_that_fails_stops_the_lab_and_leaves_the_others(make_lab, tmp_path):
+    with pytest.raises(InputError, match="what went wrong") as error:
+        make_lab("--datasets", "cards", "--seeds", "3", "--experiments", "main")
+    assert "console.txt" in str(error.value)
+    recipes = set(read_runs(tmp_path / "results", "fpn")["recipe"])
+    assert "random" in recipes and "OHEM" not in recipes
+
+
+def test_a_trial_is_kept_apart(make_lab, tmp_path):
+    make_lab("--trial", "--datasets", "cards", "--seeds", "1", "--experiments", "main")
+    assert not (tmp_path / "results").exists()
+    assert (tmp_path / "output/fpn/trial_results/laboratory_fpn_val.jsonl").is_file()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--experiments", "mian"], "There is no experiment mian. There are: .*main"),
+        (["--datasets", "pcb", "--experiments", "main"], "pcb needs .*pcb in the layout of PASCAL"),
+        (
+            ["--datasets", "cards", "--test-split", "last", "--experiments", "main"],
+            "with the image set last",
+        ),
+    ],
+)
+def test_bad_input(arguments, message, make_lab):
+    with pytest.raises(InputError, match=message):
+        make_lab(*arguments)
+
+
+def test_a_classifier_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match=r"no.pth is not a file"):
+        prepare.convert_classifier("fpn", tmp_path / "no.pth", tmp_path / "backbone.pth")
+
+
+@needs_photographs
+@pytest.mark.slow
+@pytest.mark.parametrize("laboratory", ["fpn"])
+def test_a_run_on_photographs(laboratory, monkeypatch, tmp_path):
+    monkeypatch.setattr(run, "NUM_IMAGES", 3)
+    backbone = tmp_path / "backbone.pth"
+    prepare.convert_classifier(laboratory, SHARED / "weights/mobilenet_v2_features.pth", backbone)
+    materials = prepare.Materials(laboratory, SHARED, "train", "val", backbone, tmp_path)
+    made = Run(laboratory, "cards", "OHEM, no warm-up", 32, 0.001, 20, 2)
+    monkeypatch.setattr(
+        "sys.argv",
+        [
+            *("run.py", "--trial", "--materials", materials.to_json()),
+            *("--output", str(tmp_path / "run"), json.dumps(made)),
+        ],
+    )
+    run.main()
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert Run(*(result[x] for x in Run._fields)) == made
+    assert result["options"]["MODEL.OHEM.WARMUP_ITERS"] == 0
+    assert 0 <= result["AP"] <= result["AP50"] <= 100
+    assert result["diverged_at"] is None
+    assert [iteration for iteration, _ in result["mean_roi_loss"]] == [5, 10, 15, 20]
+    assert all(loss > 0 for _, loss in result["mean_roi_loss"])
+    assert 0 < result["foreground_share"] < 0.5 and 100 < result["num_rois"] < 600
+    for half in result["half_precision"].values():
+        assert 0.5 < half["shared"] <= 1 and 0.9 < half["loss_ratio"] <= 1.0001
+    assert {"commit", "machine", "torch", "detectron2", "date"} <= set(result)
+
+
+TRIED = Experiment(
+    "Tried",
+    "fpn",
+    ("cards", "pests"),
+    (
+        Variant("random", 64, 0.01),
+        Variant("random", 128, 0.01),
+        Variant("OHEM", 64, 0.01),
+        Variant("OHEM", 64, 0.02),
+    ),
+    (1, 2),
+)
+
+
+def recorded(aps):
+    """
+    The table of recorded runs.
+
+    Args:
+        aps: by dataset and number of the variant, the AP of the seeds.
+    """
+    lines = [
+        line_of(TRIED.run(dataset, TRIED.variants[i], seed), ap)
+        for (dataset, i), values in aps.items()
+        for seed, ap in zip(TRIED.seeds, values, strict=False)
+    ]
+    return pd.DataFrame(lines)
+
+
+def test_best_settings_by_hand():
+    runs = recorded(
+        {
+            ("cards", 0): (40, 42),  # mean 41
+            ("cards", 1): (50, 50),
+            ("pests", 0): (30, 30),  # mean over both 35.5
+            ("pests", 1): (19, 19),  # 34.5
+            ("cards", 2): (10, 10),
+            ("pests", 2): (10, 10),
+            ("cards", 3): (90, 90),  # not tried on the other
+        }
+    )
+    assert tables.best_settings(runs, TRIED) == {"random": (64, 0.01), "OHEM": (64, 0.01)}
+    rows = [
+        [x.strip() for x in row.split("|")[1:-1]]
+        for row in tables.settings_table(runs, TRIED).splitlines()[2:]
+    ]
+    assert rows == [
+        ["Random sampling", "64", "35.5", "-"],
+        ["Random sampling", "128", "34.5", "-"],
+        ["OHEM", "64", "10.0", "-"],
+    ]
+
+
+def test_table_of_an_experiment():
+    runs = recorded({("cards", 0): (40, 42), ("cards", 2): (45, 45), ("cards", 3): (60,)})
+    text = tables.experiment_tables(runs, "tried", TRIED)
+    assert "**Playing cards**" in text and "Insects" not in text
+    rows = [[x.strip() for x in row.split("|")[1:-1]] for row in text.splitlines()[4:7]]
+    assert [x[:2] + x[4:6] for x in rows] == [
+        ["Random sampling", "64", "2", "41.0 ± 1.4"],
+        ["OHEM", "64", "2", "45.0 ± 0.0"],
+        ["OHEM", "64", "1", "60.0"],
+    ]
+    # 5 and 3: their mean is 4, their deviation sqrt(2), and Student's t 12.7062.
+    assert [x[7] for x in rows] == ["", "+4.0 (-8.7 to 16.7)", "-"]
+    assert {x[8] for x in rows} == {"7.0 : 25.0 → 11.0 : 21.0"}
+    assert "compare fpn --data DATA --classifier CLASSIFIER --experiments 'tried'`" in text
+
+
+def test_settings_are_the_best_of_what_was_tried():
+    for laboratory in LABORATORIES:
+        runs = read_runs(provenance.RESULTS, laboratory)
+        experiment = experiments(laboratory)["tuning"] if len(runs) else None
+        if experiment and len(tables.find(runs, experiment.runs())):
+            assert tables.best_settings(runs, experiment) == SETTINGS[laboratory]
