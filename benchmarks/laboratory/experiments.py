@@ -188,7 +188,7 @@ def config_digest(config: str) -> str:
 # The best of the experiment "tuning": RoIs per image and learning rate.
 SETTINGS: dict[str, dict[str, tuple[int, float]]] = {
     "fast": {"random": (64, 0.01), "OHEM": (64, 0.01), "background": (64, 0.01)},
-    "fpn": {"random": (256, 0.01), "OHEM": (64, 0.01), "background": (64, 0.01)},
+    "fpn": {"random": (128, 0.01), "OHEM": (64, 0.01), "background": (64, 0.01)},
 }
 
 

@@ -110,9 +110,9 @@ LABORATORIES = {
         None,
         tuple(_PHOTOGRAPHS),
         tuned_on=("cards", "carplates"),
-        iterations=1000,
-        rois=256,
-        tried_rois=(64, 128, 256),
+        iterations=800,
+        rois=128,
+        tried_rois=(32, 64, 128),
         tried_rates=(0.005, 0.01, 0.02),
     ),
 }
