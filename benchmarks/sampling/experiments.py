@@ -68,6 +68,7 @@ class Experiment(NamedTuple):
     datasets: tuple[str, ...]
     recipes: tuple[str, ...]  # the others are compared with the first
     seeds: tuple[int, ...]
+    has_times: bool = True  # False: other programs ran beside the trainings
 
     def runs(self) -> list[Run]:
         return [Run(d, r, s) for s in self.seeds for d in self.datasets for r in self.recipes]
@@ -210,9 +211,10 @@ EXPERIMENTS = {
         ("cards", "bccd-rare"),
         ("stock", *POOL["paper"], "paper", *POOL["background"], "background", "stock, 880"),
         SEEDS[:3],
+        has_times=False,
     ),
     "half precision": Experiment(
-        ("cards", "bccd-rare"), ("paper", "paper, half precision"), SEEDS[:3]
+        ("cards", "bccd-rare"), ("paper", "paper, half precision"), SEEDS[:3], has_times=False
     ),
     "one thing": Experiment(("cards",), ("paper", *ONE_THING), SEEDS[:1]),
 }

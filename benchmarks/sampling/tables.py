@@ -179,6 +179,8 @@ def experiment_tables(runs: pd.DataFrame, name: str) -> str:
                     "step time ratio": _number(step_ratio(these, dataset, recipe, random), 2),
                 }
             )
+        if not experiment.has_times:
+            rows = [{k: x for k, x in row.items() if k != "step time ratio"} for row in rows]
         if len(experiment.seeds) == 1:  # there is nothing to compare
             keys = ("recipe", "AP", "AP50", "trained on, fg : bg")
             rows = [{k: row[k] for k in keys} for row in rows]
