@@ -185,7 +185,7 @@ def config_digest(config: str) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-# The best of the experiment "tuning": RoIs per image and learning rate.
+# RoIs per image and learning rate: the best of the experiments "rois" and "rate".
 SETTINGS: dict[str, dict[str, tuple[int, float]]] = {
     "fast": {"random": (64, 0.01), "OHEM": (64, 0.01), "background": (64, 0.01)},
     "fpn": {"random": (128, 0.01), "OHEM": (64, 0.01), "background": (64, 0.01)},
@@ -220,11 +220,17 @@ def experiments(laboratory: str) -> dict[str, Experiment]:
         "convergence": experiment(
             "Longer training", [config, config._replace(factor=2.0)], [TUNING_SEED]
         ),
-        "tuning": experiment(
-            "Settings",
+        # First the RoIs, then the learning rate with the best number of RoIs.
+        "rois": experiment(
+            "How many RoIs",
+            [Variant(x, rois, mid_rate, "time") for x, rois in product(MAIN, lab.tried_rois)],
+            [TUNING_SEED],
+        ),
+        "rate": experiment(
+            "Which learning rate",
             [
-                Variant(recipe, rois, rate, "time")
-                for recipe, rois, rate in product(MAIN, lab.tried_rois, lab.tried_rates)
+                best(laboratory, x)._replace(learning_rate=rate)
+                for x, rate in product(MAIN, lab.tried_rates)
             ],
             [TUNING_SEED],
         ),
