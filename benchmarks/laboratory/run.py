@@ -39,6 +39,7 @@ CURVES = {
     "loss_box_reg": "loss_box_reg",
     "roi_head/num_fg_samples": "num_fg",
     "roi_head/num_bg_samples": "num_bg",
+    "ohem/bg_loss_cv": "bg_loss_cv",  # near 0 where the box head is dead; only while it is mined
 }
 
 
@@ -166,7 +167,10 @@ def summarize(metrics: list[dict[str, float]], iterations: int, finished: bool) 
         "seconds": round(seconds * iterations, 1),
         "curves": {
             "iteration": [x["iteration"] for x in lines],
-            **{new: [round(x[old], 4) for x in lines] for old, new in CURVES.items()},
+            **{
+                new: [round(x[old], 4) if old in x else None for x in lines]
+                for old, new in CURVES.items()
+            },
         },
     }
 
