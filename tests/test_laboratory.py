@@ -113,8 +113,10 @@ def test_a_time_that_was_not_measured(monkeypatch, tmp_path):
     monkeypatch.setattr(step_ratios, "RESULTS", tmp_path)
     line = {"laboratory": "fpn", "dataset": "cards", "recipe": "OHEM", "rois": 64, "ratio": 1.1}
     line |= dict.fromkeys(provenance.PROVENANCE, "abc")
-    (tmp_path / step_ratios.TIMES).write_text(json.dumps(line) + "\n")
+    lines = [line, {**line, "dataset": "all", "ratio": 1.3}]
+    (tmp_path / step_ratios.TIMES).write_text("".join(json.dumps(x) + "\n" for x in lines))
     assert step_ratios.step_ratio("fpn", "cards", "OHEM", 64) == 1.1
+    assert step_ratios.step_ratio("fpn", "pests", "OHEM", 64) == 1.3
     with pytest.raises(InputError, match="no time of OHEM with 128 RoIs on cards: run .*times fpn"):
         step_ratios.step_ratio("fpn", "cards", "OHEM", 128)
 

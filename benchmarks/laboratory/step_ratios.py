@@ -9,9 +9,10 @@ from pathlib import Path
 from benchmarks.provenance import RESULTS, read_results
 from ohem_d2.utils import InputError
 
-__all__ = ["TIMES", "step_ratio"]
+__all__ = ["ALL", "TIMES", "step_ratio"]
 
 TIMES = "laboratory_times.jsonl"
+ALL = "all"  # in place of a dataset: the time does not depend on it
 KEY = ("laboratory", "dataset", "recipe", "rois")
 
 
@@ -24,13 +25,13 @@ def step_ratio(laboratory: str, dataset: str, recipe: str, rois: int) -> float:
         InputError: if it was not measured.
     """
     ratios = _read(RESULTS)
-    key = (laboratory, dataset, recipe, rois)
-    if key not in ratios:
-        raise InputError(
-            f"{TIMES} has no time of {recipe} with {rois} RoIs on {dataset}: run "
-            f"`python -m benchmarks.laboratory.times {laboratory} ...` first."
-        )
-    return ratios[key]
+    for measured in (dataset, ALL):
+        if (laboratory, measured, recipe, rois) in ratios:
+            return ratios[laboratory, measured, recipe, rois]
+    raise InputError(
+        f"{TIMES} has no time of {recipe} with {rois} RoIs on {dataset}: run "
+        f"`python -m benchmarks.laboratory.times {laboratory} ...` first."
+    )
 
 
 @cache

@@ -29,7 +29,7 @@ from benchmarks.laboratory.experiments import MAIN, Run, options_of
 from benchmarks.laboratory.laboratories import LABORATORIES
 from benchmarks.laboratory.prepare import Materials, add_arguments, prepare
 from benchmarks.laboratory.run import to_opts
-from benchmarks.laboratory.step_ratios import TIMES
+from benchmarks.laboratory.step_ratios import ALL, TIMES
 from benchmarks.measure import synchronize
 from benchmarks.provenance import RESULTS, provenance, require_clean_commit
 from ohem_d2.data import build_train_loader
@@ -104,7 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_arguments(parser)
-    parser.add_argument("--rounds", type=int, default=45, help="steps of each recipe (default: 45)")
+    parser.add_argument(
+        "--rounds", type=int, default=120, help="steps of each recipe (default: 120)"
+    )
     args = parser.parse_args(arguments)
     require_clean_commit()
     if not torch.cuda.is_available():
@@ -114,7 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     recipes = list(product(MAIN, lab.tried_rois))
     reference = recipes.index(("random", lab.rois))
     lines = []
-    for dataset in lab.datasets:
+    # An RPN leaves the same number of boxes of all photographs.
+    for dataset in lab.datasets if materials.has_proposals else lab.datasets[:1]:
         seconds = measure_steps(materials, dataset, recipes, args.rounds)
         for (recipe, rois), times in zip(recipes, seconds, strict=True):
             # Of the steps on the same images.
@@ -122,7 +125,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             low, middle, high = quantiles(ratios, n=4)
             lines.append(
                 {
-                    **{"laboratory": args.laboratory, "dataset": dataset},
+                    **{
+                        "laboratory": args.laboratory,
+                        "dataset": dataset if materials.has_proposals else ALL,
+                    },
                     **{"recipe": recipe, "rois": rois, "ratio": round(middle, 3)},
                     "quartiles": [round(low, 3), round(high, 3)],
                     "ms": round(1000 * quantiles(times, n=4)[1], 1),
