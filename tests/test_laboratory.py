@@ -401,6 +401,31 @@ def test_table_of_an_experiment():
     assert "compare fpn --data DATA --classifier CLASSIFIER --experiments 'tried'`" in text
 
 
+def test_summary_by_hand(ratios, monkeypatch):
+    """
+    At equal time both have 1000 iterations instead of 800, which is recorded once.
+    """
+    monkeypatch.setitem(LABORATORIES, "fpn", LABORATORIES["fpn"]._replace(iterations=800))
+    variants = [Variant(x, 32, 0.01, y) for y in ("iterations", "time") for x in ("random", "OHEM")]
+    experiment = Experiment("", "fpn", ("cards", "pcb"), tuple(variants), (1, 2))
+    runs = pd.DataFrame(
+        line_of(experiment.run("cards", variant, seed), ap)
+        for variant, values in zip(variants, ((40, 42), (45, 45), (50, 54), (53, 55)), strict=True)
+        for seed, ap in zip((1, 2), values, strict=True)
+    )
+    header, _, row = tables.summary_table(runs, experiment).splitlines()
+    cells = [[x.strip() for x in line.split("|")[1:-1]] for line in (header, row)]
+    assert dict(zip(*cells, strict=True)) == {
+        "photographs": "Playing cards",
+        "n": "2",
+        "AP, random, equal iterations": "41.0 ± 1.4",
+        # 5 and 3, and 3 and 1: deviations of sqrt(2), divided by sqrt(2), times Student's 12.7062.
+        "OHEM, equal iterations": "+4.0 (-8.7 to 16.7)",
+        "AP, random, equal time": "52.0 ± 2.8",
+        "OHEM, equal time": "+2.0 (-10.7 to 14.7)",
+    }
+
+
 @laboratories
 def test_settings_are_the_best_of_what_was_tried(laboratory):
     runs = read_runs(provenance.RESULTS, laboratory)

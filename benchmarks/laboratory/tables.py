@@ -8,12 +8,19 @@ from collections.abc import Sequence
 import pandas as pd
 
 from benchmarks.differences import Difference, paired_difference
-from benchmarks.laboratory.experiments import RECIPES, Experiment, Run, Variant
+from benchmarks.laboratory.experiments import BUDGETS, RECIPES, Experiment, Run, Variant
 from benchmarks.laboratory.laboratories import DATASETS
 from benchmarks.measure import make_table
 from benchmarks.provenance import made_by
 
-__all__ = ["ap_by_seed", "best_settings", "difference", "experiment_tables", "settings_table"]
+__all__ = [
+    "ap_by_seed",
+    "best_settings",
+    "difference",
+    "experiment_tables",
+    "settings_table",
+    "summary_table",
+]
 
 COMMAND = "python -m benchmarks.laboratory.compare {} --data DATA --classifier CLASSIFIER"
 
@@ -89,6 +96,28 @@ def experiment_tables(runs: pd.DataFrame, name: str, experiment: Experiment) -> 
         blocks.append(f"{num_diverged} runs diverged; each counts as an AP of 0.")
     command = f"{COMMAND.format(experiment.laboratory)} --experiments '{name}'"
     return "\n\n".join([*blocks, made_by(command, recorded)])
+
+
+def summary_table(runs: pd.DataFrame, experiment: Experiment) -> str:
+    """
+    Returns:
+        str: a row per dataset: the AP of random sampling, and the difference of each other recipe to
+        random sampling with the same budget.
+    """
+    rows = []
+    for dataset in experiment.datasets:
+        row, count = {}, 0
+        for budget in BUDGETS:
+            random, *others = [x for x in experiment.variants if x.budget == budget]
+            ap = ap_by_seed(runs, experiment, dataset, random)
+            count = max(count, len(ap))
+            row[f"AP, random, equal {budget}"] = _mean_and_deviation(ap)
+            for variant in others:
+                compared = difference(runs, experiment, dataset, variant, random)
+                row[f"{RECIPES[variant.recipe].title}, equal {budget}"] = compared.text
+        if count:
+            rows.append({"photographs": DATASETS[dataset].title, "n": str(count), **row})
+    return make_table(rows) if rows else "No run is recorded yet."
 
 
 def settings_table(runs: pd.DataFrame, experiment: Experiment) -> str:
