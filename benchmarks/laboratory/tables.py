@@ -101,8 +101,8 @@ def experiment_tables(runs: pd.DataFrame, name: str, experiment: Experiment) -> 
 def summary_table(runs: pd.DataFrame, experiment: Experiment) -> str:
     """
     Returns:
-        str: a row per dataset: the AP of random sampling, and the difference of each other recipe to
-        random sampling with the same budget.
+        str: a row per dataset: the AP of random sampling, and the difference of each other recipe
+        to random sampling with the same budget.
     """
     rows = []
     for dataset in experiment.datasets:
