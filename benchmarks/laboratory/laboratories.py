@@ -113,6 +113,6 @@ LABORATORIES = {
         iterations=800,
         rois=128,
         tried_rois=(32, 64, 128),
-        tried_rates=(0.005, 0.01, 0.02),
+        tried_rates=(0.0025, 0.005, 0.01),  # random sampling diverges at .02,
     ),
 }

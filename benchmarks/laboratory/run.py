@@ -94,7 +94,8 @@ def measure_rois(cfg: CfgNode, folder: Path) -> dict[str, Any]:
                     half.add(model, features, rois)
         losses.append((int(file.stem.removeprefix("model_")) + 1, total / count))
     if not losses:  # a run may diverge before its first checkpoint
-        return {"mean_roi_loss": [], "foreground_share": None, "half_precision": None}
+        unknown = dict.fromkeys(("num_rois", "foreground_share", "half_precision"))
+        return {"mean_roi_loss": [], **unknown}
     return {
         "mean_roi_loss": losses,
         "num_rois": count / len(inputs),
