@@ -66,8 +66,8 @@ class GIoURankingROIHeads(_RankingROIHeads):
 @ROI_HEADS_REGISTRY.register()
 class GrowingOHEMROIHeads(OHEMROIHeads):
     """
-    Instead of a switch from random sampling to mining after a warm-up: the share of hard RoIs in
-    the batch grows from 0 to 1 in the first `RAMP_ITERS` iterations, and random RoIs fill it.
+    Instead of a switch from random sampling to mining after the warm-up: the share of hard RoIs in
+    the batch grows from 0 to 1 in the `RAMP_ITERS` iterations that follow, and random RoIs fill it.
     """
 
     RAMP_ITERS = 200
@@ -76,7 +76,8 @@ class GrowingOHEMROIHeads(OHEMROIHeads):
     def select_hard_rois(
         self, rois: list[Instances], sampled: list[Instances] | None = None
     ) -> list[Instances]:
-        share = min(get_event_storage().iter / self.RAMP_ITERS, 1.0)
+        mined_iters = get_event_storage().iter - self.ohem_warmup_iters
+        share = min(mined_iters / self.RAMP_ITERS, 1.0)
         num_hard = round(share * self.batch_size_per_image)
         hard = super().select_hard_rois(rois, sampled)
         return [
