@@ -204,14 +204,15 @@ def warnings(caplog, monkeypatch):
 
 def log_share_of_foreground(share):
     classes = [0 if i < 20 * share else NUM_CLASSES for i in range(20)]
-    rois = make_rois(classes, [1.0 + i for i in range(20)], [0] * 20)
+    rois = make_rois(classes, [2.0**i for i in range(20)], [0] * 20)
     rois.survives_nms = torch.ones(20, dtype=torch.bool)
     log_mining([rois], [rois], [rois[:0]], [rois], NUM_CLASSES)
 
 
 def log_background_without_variation(share):
-    # Losses of a confident head: tiny, but not the same.
-    log_background([1e-6] * 20 if share == 1 else [1e-6, 1.1e-6])
+    # A dead head, which lets a little through: its losses vary by .071. And a confident one, whose
+    # losses are tiny, but vary by .28.
+    log_background([0.95, 1.05] if share == 1 else [1e-6, 1.5e-6])
 
 
 @pytest.mark.parametrize("scope", [None, "stage1"])
