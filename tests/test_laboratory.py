@@ -32,6 +32,7 @@ from benchmarks.laboratory.experiments import (
 )
 from benchmarks.laboratory.laboratories import DATASETS, LABORATORIES, without_some_boxes
 from benchmarks.laboratory.results import read_runs
+from ohem_d2.data.proposal_file import read_proposals
 from ohem_d2.engine import load_config
 from ohem_d2.utils import InputError
 
@@ -147,6 +148,32 @@ def test_missing_boxes(monkeypatch, tmp_path):
         assert val == 200 and abs(train - 140) < 26
     finally:
         for x in registered:
+            DatasetCatalog.remove(x)
+            MetadataCatalog.remove(x)
+
+
+def test_proposals_are_computed_once(monkeypatch, tmp_path):
+    objects = {"image0": [("cat", (10, 10, 30, 30), 0)], "image1": [("cat", (5, 5, 60, 60), 0)]}
+    make_voc(tmp_path / "photos", "unused", objects)
+    sets = tmp_path / "photos/ImageSets/Main"
+    (sets / "val.txt").write_text((sets / "train.txt").read_text())
+    small = DATASETS["cards"]._replace(folder="photos", class_names=("cat",))
+    monkeypatch.setitem(DATASETS, "cards", small)
+    materials = prepare.Materials(
+        "fast", tmp_path, "train", "val", tmp_path / "backbone.pth", tmp_path / "proposals"
+    )
+    try:
+        materials.make_proposals("cards", 0)
+        files = [tmp_path / f"proposals/photos_{x}.pkl" for x in ("train", "val")]
+        written = [x.stat().st_mtime_ns for x in files]
+        assert [len(read_proposals(str(x))["ids"]) for x in files] == [2, 2]
+        materials.make_proposals("cards", 0)
+        assert [x.stat().st_mtime_ns for x in files] == written
+        options = materials.options("cards")
+        assert options["DATASETS.PROPOSAL_FILES_TEST"] == (str(files[1]),)
+        assert options["MODEL.ROI_HEADS.NUM_CLASSES"] == 1
+    finally:
+        for x in ("cards_train", "cards_val", "unused"):
             DatasetCatalog.remove(x)
             MetadataCatalog.remove(x)
 

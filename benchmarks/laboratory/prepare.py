@@ -20,7 +20,10 @@ from benchmarks.laboratory.laboratories import DATASETS, LABORATORIES
 from benchmarks.provenance import ROOT
 from ohem_d2.engine import load_config
 from ohem_d2.utils import InputError, atomic_file
-from tools import compute_proposals
+
+# tools/ is not a package: detectron2, built from its sources, installs another of that name.
+sys.path.append(str(ROOT / "tools"))
+import compute_proposals
 
 __all__ = ["Materials", "add_arguments", "convert_classifier", "prepare", "scale_biases"]
 
