@@ -2,6 +2,7 @@
 How the benchmarks measure time and memory, and write tables.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,14 @@ import pandas as pd
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-__all__ = ["measure", "synchronize", "peak_memory", "make_table"]
+__all__ = [
+    "make_table",
+    "mean_and_deviation",
+    "measure",
+    "number",
+    "peak_memory",
+    "synchronize",
+]
 
 
 def measure(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
@@ -68,3 +76,12 @@ def make_table(rows: Sequence[Mapping[str, Any]], num_left: int = 1) -> str:
     table = pd.DataFrame(rows)
     align = ["left"] * num_left + ["right"] * (table.shape[1] - num_left)
     return table.to_markdown(index=False, tablefmt="github", disable_numparse=True, colalign=align)
+
+
+def number(x: float, digits: int = 1) -> str:
+    return "-" if math.isnan(x) else f"{x:.{digits}f}"
+
+
+def mean_and_deviation(values: pd.Series) -> str:
+    deviation = f" ± {values.std():.1f}" if len(values) > 1 else ""
+    return number(values.mean()) + deviation

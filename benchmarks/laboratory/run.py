@@ -78,10 +78,10 @@ def measure_rois(cfg: CfgNode, folder: Path) -> dict[str, Any]:
     inputs = list(islice(loader, NUM_IMAGES))
     files = sorted(folder.glob("model_*[0-9].pth"))
     losses: list[tuple[int, float]] = []
+    half = HalfPrecision()
     for file in files:
         DetectionCheckpointer(model).load(str(file))
         is_last = file == files[-1]
-        half = HalfPrecision()
         total, num_foreground, count = 0.0, 0, 0
         with inference_context(model):
             for batch in inputs:

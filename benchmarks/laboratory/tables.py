@@ -10,7 +10,7 @@ import pandas as pd
 from benchmarks.differences import Difference, paired_difference
 from benchmarks.laboratory.experiments import BUDGETS, RECIPES, Experiment, Run, Variant
 from benchmarks.laboratory.laboratories import DATASETS
-from benchmarks.measure import make_table
+from benchmarks.measure import make_table, mean_and_deviation, number
 from benchmarks.provenance import made_by
 
 __all__ = [
@@ -80,8 +80,8 @@ def experiment_tables(runs: pd.DataFrame, name: str, experiment: Experiment) -> 
                     "learning rate": f"{variant.learning_rate:g}",
                     "iterations": f"{wanted[0].iterations:,}",
                     "n": str(len(these)),
-                    "AP": _mean_and_deviation(these["AP"]),
-                    "AP50": _mean_and_deviation(these["AP50"]),
+                    "AP": mean_and_deviation(these["AP"]),
+                    "AP50": mean_and_deviation(these["AP50"]),
                     "difference in AP": "" if is_reference else compared.text,
                     "trained on, fg : bg": _kept(these),
                 }
@@ -111,7 +111,7 @@ def summary_table(runs: pd.DataFrame, experiment: Experiment) -> str:
             random, *others = [x for x in experiment.variants if x.budget == budget]
             ap = ap_by_seed(runs, experiment, dataset, random)
             count = max(count, len(ap))
-            row[f"AP, random, equal {budget}"] = _mean_and_deviation(ap)
+            row[f"AP, random, equal {budget}"] = mean_and_deviation(ap)
             for variant in others:
                 compared = difference(runs, experiment, dataset, variant, random)
                 row[f"{RECIPES[variant.recipe].title}, equal {budget}"] = compared.text
@@ -136,7 +136,7 @@ def settings_table(runs: pd.DataFrame, experiment: Experiment) -> str:
                 {
                     "recipe": RECIPES[recipe].title,
                     "B": str(rois),
-                    **{f"AP, rate {x:g}": _number(cells.get(x, math.nan)) for x in rates},
+                    **{f"AP, rate {x:g}": number(cells.get(x, math.nan)) for x in rates},
                 }
             )
     return make_table(rows)
@@ -161,15 +161,6 @@ def best_settings(runs: pd.DataFrame, experiment: Experiment) -> dict[str, tuple
 def _mean_ap(runs: pd.DataFrame, experiment: Experiment, variant: Variant) -> float:
     ap = [ap_by_seed(runs, experiment, x, variant).mean() for x in experiment.datasets]
     return math.nan if any(map(math.isnan, ap)) else sum(ap) / len(ap)
-
-
-def _number(x: float, digits: int = 1) -> str:
-    return "-" if math.isnan(x) else f"{x:.{digits}f}"
-
-
-def _mean_and_deviation(values: pd.Series) -> str:
-    deviation = f" ± {values.std():.1f}" if len(values) > 1 else ""
-    return _number(values.mean()) + deviation
 
 
 def _kept(runs: pd.DataFrame) -> str:

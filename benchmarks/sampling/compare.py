@@ -26,9 +26,9 @@ from tempfile import TemporaryDirectory
 from threading import Lock
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.laboratory.prepare import scale_biases
 from benchmarks.provenance import RESULTS, ROOT, require_clean_commit
 from benchmarks.sampling.datasets import check_data
 from benchmarks.sampling.experiments import CONFIGS, DATASETS, EXPERIMENTS, Run
@@ -135,18 +135,6 @@ def convert_classifier(classifier: Path, weights: Path) -> None:
     scale_biases(checkpoint["model"], load_config(str(SQUEEZENET)).MODEL.PIXEL_STD[0])
     with atomic_file(weights) as file:
         torch.save(checkpoint, file)
-
-
-def scale_biases(weights: dict[str, Tensor], pixel_std: float) -> None:
-    """
-    Adapt convolutions and ReLUs to images that are divided by `pixel_std`: all features are then
-    divided by it, too. SqueezeNet's features have a deviation of 38 otherwise. Heads are
-    initialized for 1: they would begin with a loss of 4.3 instead of ln 7, and boxes would stay
-    coarse.
-    """
-    for name, value in weights.items():
-        if name.endswith(".bias"):
-            value /= pixel_std
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

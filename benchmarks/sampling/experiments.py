@@ -2,14 +2,10 @@
 What is compared: datasets, recipes, and the experiments that combine them.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
-from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
-from detectron2.config import CfgNode
+from benchmarks.laboratory.experiments import CONFIGS, config_digest
 
 __all__ = [
     "CONFIGS",
@@ -23,8 +19,6 @@ __all__ = [
     "config_digest",
     "options_of",
 ]
-
-CONFIGS = Path(__file__).resolve().parent.parent.parent / "configs"
 
 Options = Mapping[str, Any]
 
@@ -226,13 +220,3 @@ def options_of(run: Run) -> dict[str, Any]:
         dict[str, Any]: everything that a run sets over the dataset's config.
     """
     return {**DATASETS[run.dataset].options, **RECIPES[run.recipe].options}
-
-
-@cache  # every recorded line is compared with it
-def config_digest(config: str) -> str:
-    """
-    Returns:
-        str: a digest of a config file's content: results of another one are not comparable.
-    """
-    content = CfgNode.load_yaml_with_base(str(CONFIGS / config))
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

@@ -5,19 +5,17 @@ of its checkpoints. Writes result.json to the folder of the run.
 
 import argparse
 import math
-from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.evaluation import inference_context
 from detectron2.modeling import GeneralizedRCNN, build_model
 
-import train_net
+from benchmarks.laboratory.run import HalfPrecision, to_opts, train_and_evaluate
 from benchmarks.provenance import provenance, require_clean_commit
 from benchmarks.sampling.datasets import register
 from benchmarks.sampling.experiments import (
@@ -31,7 +29,6 @@ from benchmarks.sampling.experiments import (
 from ohem_d2.engine import fall_back_to_cpu, load_config
 from ohem_d2.evaluation import build_mean_roi_loss_loader, mean_roi_loss
 from ohem_d2.evaluation.mean_roi_loss import features_and_rois
-from ohem_d2.modeling.roi_heads import compute_roi_losses, nms_by_loss, take_hardest
 from ohem_d2.utils import read_metrics, write_json
 
 NUM_CHECKPOINTS = 4
@@ -44,24 +41,6 @@ CURVES = {
     "roi_head/num_fg_samples": "num_fg",
     "roi_head/num_bg_samples": "num_bg",
 }
-
-
-def to_opts(options: Mapping[str, Any]) -> list[Any]:
-    return [x for item in options.items() for x in item]
-
-
-def train_and_evaluate(config_file: str, options: Mapping[str, Any]) -> bool:
-    """
-    Returns:
-        bool: False if training diverged, that is, its loss was not finite.
-    """
-    args = train_net.argument_parser().parse_args(["--config-file", config_file])
-    args.opts = to_opts(options)
-    try:
-        train_net.main(args)
-    except FloatingPointError:  # detectron2's
-        return False
-    return True
 
 
 def measure_rois(cfg: CfgNode, folder: Path) -> dict[str, Any]:
@@ -106,40 +85,13 @@ def foreground_share(model: GeneralizedRCNN, inputs: list[list[dict]]) -> float:
 def half_precision(model: GeneralizedRCNN, inputs: list[list[dict]]) -> dict[str, Any]:
     """
     Returns:
-        dict[str, Any]: for bfloat16 and float16, what mining keeps if the read-only pass alone runs
-        in that precision: the share of it that float32 keeps as well, and its mean loss in float32
-        beside that of what float32 keeps.
+        dict[str, Any]: see :class:`HalfPrecision`.
     """
-    heads = model.roi_heads
-    kept = {torch.float32: 0, torch.bfloat16: 0, torch.float16: 0}
-    shared = dict.fromkeys(kept, 0)
-    loss = dict.fromkeys(kept, 0.0)
+    half = HalfPrecision()
     with inference_context(model):
         for batch in inputs:
-            features, rois = features_and_rois(model, batch)
-            exact: list[Any] = []  # for each image, the losses, and which RoIs float32 keeps
-            for dtype in kept:
-                with torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
-                    scored = compute_roi_losses(heads, features, rois)
-                for i, x in enumerate(scored):
-                    losses = x.loss_cls + x.loss_box_reg
-                    ranked = nms_by_loss(x.proposal_boxes.tensor, losses, x.gt_classes)
-                    inds = take_hardest(
-                        ranked, x.gt_classes, heads.batch_size_per_image, heads.num_classes
-                    )
-                    if dtype == torch.float32:
-                        exact.append((losses, set(inds.tolist())))
-                    kept[dtype] += len(inds)
-                    shared[dtype] += len(exact[i][1] & set(inds.tolist()))
-                    loss[dtype] += float(exact[i][0][inds].sum())
-    mean_loss = {x: loss[x] / kept[x] for x in kept}
-    return {
-        str(x).removeprefix("torch."): {
-            "shared": shared[x] / kept[x],
-            "loss_ratio": mean_loss[x] / mean_loss[torch.float32],
-        }
-        for x in (torch.bfloat16, torch.float16)
-    }
+            half.add(model, *features_and_rois(model, batch))
+    return half.result()
 
 
 def summarize(metrics: list[dict[str, float]], iterations: int, finished: bool) -> dict[str, Any]:

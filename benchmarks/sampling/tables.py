@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from benchmarks.differences import Difference, paired_difference
-from benchmarks.measure import make_table
+from benchmarks.measure import make_table, mean_and_deviation, number
 from benchmarks.provenance import made_by
 from benchmarks.sampling.experiments import DATASETS, EXPERIMENTS, POOL, RECIPES
 
@@ -106,12 +106,12 @@ def summary_table(comparisons: Sequence[Comparison]) -> str:
         {
             "dataset": f"{DATASETS[x.dataset].title}, {x.iterations:,} iterations",
             "detector": DATASETS[x.dataset].detector,
-            "AP, random": _mean_and_deviation(x.random),
-            "AP, OHEM, equal iterations": _mean_and_deviation(x.mined),
+            "AP, random": mean_and_deviation(x.random),
+            "AP, OHEM, equal iterations": mean_and_deviation(x.mined),
             "difference (95 % interval)": x.difference.text,
             "n": len(x.difference.values),
-            "AP, random, equal time": _mean_and_deviation(x.longer.dropna()),
-            "step time ratio": _number(x.step_ratio, 2),
+            "AP, random, equal time": mean_and_deviation(x.longer.dropna()),
+            "step time ratio": number(x.step_ratio, 2),
         }
         for x in comparisons
     ]
@@ -170,13 +170,13 @@ def experiment_tables(runs: pd.DataFrame, name: str) -> str:
                 {
                     "recipe": RECIPES[recipe].title,
                     "n": len(of_recipe),
-                    "AP": _mean_and_deviation(of_recipe["AP"]),
-                    "AP50": _mean_and_deviation(of_recipe["AP50"]),
+                    "AP": mean_and_deviation(of_recipe["AP"]),
+                    "AP50": mean_and_deviation(of_recipe["AP50"]),
                     "difference in AP": ""
                     if recipe == reference or reference not in ap
                     else paired_difference(ap[recipe], ap[reference]).text,
                     "trained on, fg : bg": _kept(of_recipe),
-                    "step time ratio": _number(step_ratio(these, dataset, recipe, random), 2),
+                    "step time ratio": number(step_ratio(these, dataset, recipe, random), 2),
                 }
             )
         if not experiment.has_times:
@@ -189,7 +189,7 @@ def experiment_tables(runs: pd.DataFrame, name: str) -> str:
         if num_diverged:
             blocks.append(f"{num_diverged} runs diverged; each counts as an AP of 0.")
         if len(experiment.seeds) > 1:
-            seeds = [{"seed": RECIPES[k].title, **x.map(_number)} for k, x in ap.items()]
+            seeds = [{"seed": RECIPES[k].title, **x.map(number)} for k, x in ap.items()]
             summary = f"{DATASETS[dataset].title}: the AP of each seed"
             blocks += [f"<details><summary>{summary}</summary>", make_table(seeds), "</details>"]
         blocks.append(made_by(f"{COMMAND} '{name}'", these))
@@ -266,15 +266,6 @@ def half_precision_table(runs: pd.DataFrame) -> str:
                 }
             )
     return f"{make_table(rows, 2)}\n\n{made_by(COMMAND, measured)}"
-
-
-def _number(x: float, digits: int = 1) -> str:
-    return "-" if math.isnan(x) else f"{x:.{digits}f}"
-
-
-def _mean_and_deviation(values: pd.Series) -> str:
-    deviation = f" ± {values.std():.1f}" if len(values) > 1 else ""
-    return _number(values.mean()) + deviation
 
 
 def _kept(runs: pd.DataFrame) -> str:
