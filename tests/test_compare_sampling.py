@@ -16,6 +16,7 @@ from detectron2.modeling import ROI_HEADS_REGISTRY, build_model
 from detectron2.utils.env import seed_all_rng
 
 from benchmarks import provenance
+from benchmarks.laboratory.prepare import scale_biases
 from benchmarks.sampling import compare, run
 from benchmarks.sampling.datasets import register
 from benchmarks.sampling.experiments import (
@@ -255,11 +256,6 @@ def test_bad_input(arguments, message, clean, monkeypatch, tmp_path):
     assert not output.exists()
 
 
-def test_a_classifier_that_is_not_there(tmp_path):
-    with pytest.raises(InputError, match=r"no.pth is not a file"):
-        compare.convert_classifier(tmp_path / "no.pth", tmp_path / "backbone.pth")
-
-
 @torch.no_grad()
 def test_scaled_biases_scale_the_features():
     """
@@ -272,6 +268,6 @@ def test_scaled_biases_scale_the_features():
             value.normal_(std=30)
     images = 100 * torch.randn(2, 3, 64, 96)
     expected = classifier.features(images)
-    compare.scale_biases(classifier.state_dict(), 57.0)
+    scale_biases(classifier.state_dict(), 57.0)
     assert torch.allclose(57 * classifier.features(images / 57), expected, rtol=1e-3, atol=1e-2)
     assert expected.std() > 10

@@ -326,7 +326,7 @@ def test_bad_input(arguments, message, make_lab):
 
 def test_a_classifier_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match=r"no.pth is not a file"):
-        prepare.convert_classifier("fpn", tmp_path / "no.pth", tmp_path / "backbone.pth")
+        prepare.convert_classifier("unused", tmp_path / "no.pth", tmp_path / "backbone.pth")
 
 
 @needs_photographs
@@ -335,7 +335,8 @@ def test_a_classifier_that_is_not_there(tmp_path):
 def test_a_run_on_photographs(laboratory, monkeypatch, tmp_path):
     monkeypatch.setattr(run, "NUM_IMAGES", 3)
     backbone = tmp_path / "backbone.pth"
-    prepare.convert_classifier(laboratory, SHARED / "weights/mobilenet_v2_features.pth", backbone)
+    config_file = str(CONFIGS / LABORATORIES[laboratory].config)
+    prepare.convert_classifier(config_file, SHARED / "weights/mobilenet_v2_features.pth", backbone)
     materials = prepare.Materials(laboratory, SHARED, "train", "val", backbone, tmp_path)
     made = Run(laboratory, "cards", "OHEM, no warm-up", 32, 0.001, 20, 2)
     monkeypatch.setattr(

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 import torch
 from torch import Tensor
@@ -132,37 +132,42 @@ def prepare(args: argparse.Namespace, datasets: Sequence[str]) -> Materials:
     for dataset in datasets:
         check_data(dataset, materials.data, (args.train_split, args.test_split))
     folder.mkdir(parents=True, exist_ok=True)
-    convert_classifier(args.laboratory, args.classifier, materials.backbone)
+    std = LABORATORIES[args.laboratory].classifier_std
+    convert_classifier(materials.config, args.classifier, materials.backbone, std)
     if materials.has_proposals:
         for dataset in datasets:
             materials.make_proposals(dataset, args.jobs)
     return materials
 
 
-def convert_classifier(laboratory: str, classifier: Path, weights: Path) -> None:
+def convert_classifier(
+    config: str, classifier: Path, weights: Path, classifier_std: Optional[float] = None
+) -> None:
     """
-    Make a checkpoint of the backbone from the classifier's weights, scaled for the config's
-    PIXEL_STD.
+    Make a checkpoint of the backbone of a config from a classifier's weights.
+
+    Args:
+        config (str): a file.
+        classifier_std (float): what the classifier divides images by: the weights are scaled for
+            the config's PIXEL_STD. None if that is the same.
 
     Raises:
         InputError: if it is not the file of such a classifier.
     """
-    lab = LABORATORIES[laboratory]
-    config = str(CONFIGS / lab.config)
     if not classifier.is_file():
         raise InputError(f"--classifier {classifier} is not a file.")
     command = [sys.executable, "-W", "ignore", str(ROOT / "tools/convert_weights.py")]
     with TemporaryDirectory(dir=weights.parent) as folder:
         converted = Path(folder) / "unscaled.pth"
-        command += ["--config-file", config, *(["--other-input"] if lab.classifier_std else [])]
+        command += ["--config-file", config, *(["--other-input"] if classifier_std else [])]
         command += [str(classifier), str(converted)]
         process = subprocess.run(command, capture_output=True, text=True)
         if process.returncode != 0:
             raise InputError(process.stderr.strip())
         checkpoint = torch.load(converted)
-    if lab.classifier_std:
+    if classifier_std:
         pixel_std = load_config(config).MODEL.PIXEL_STD[0]
-        scale_biases(checkpoint["model"], pixel_std / lab.classifier_std)
+        scale_biases(checkpoint["model"], pixel_std / classifier_std)
     with atomic_file(weights) as file:
         torch.save(checkpoint, file)
 

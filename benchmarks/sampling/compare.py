@@ -22,20 +22,18 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import Lock
 
 import torch
 from tqdm import tqdm
 
-from benchmarks.laboratory.prepare import scale_biases
+from benchmarks.laboratory.prepare import convert_classifier
 from benchmarks.provenance import RESULTS, ROOT, require_clean_commit
 from benchmarks.sampling.datasets import check_data
 from benchmarks.sampling.experiments import CONFIGS, DATASETS, EXPERIMENTS, Run
 from benchmarks.sampling.results import read_runs, results_file
 from ohem_d2.data.datasets.clutter import generate_clutter
-from ohem_d2.engine import InputError, load_config
-from ohem_d2.utils import atomic_file
+from ohem_d2.engine import InputError
 
 SQUEEZENET = CONFIGS / "benchmarks/faster_rcnn_SqueezeNet.yaml"
 OUTPUT = ROOT / "output/compare_sampling"
@@ -116,27 +114,6 @@ class Lab:
             checkpoint.unlink()
 
 
-def convert_classifier(classifier: Path, weights: Path) -> None:
-    """
-    Make a checkpoint of the backbone from the classifier's weights, scaled for the config's
-    PIXEL_STD.
-    """
-    if not classifier.is_file():
-        raise InputError(f"--classifier {classifier} is not a file.")
-    command = [sys.executable, "-W", "ignore", str(ROOT / "tools/convert_weights.py")]
-    with TemporaryDirectory(dir=weights.parent) as folder:
-        converted = Path(folder) / "unscaled.pth"
-        command += ["--config-file", str(SQUEEZENET), "--other-input"]
-        command += [str(classifier), str(converted)]
-        process = subprocess.run(command, capture_output=True, text=True)
-        if process.returncode != 0:
-            raise InputError(process.stderr.strip())
-        checkpoint = torch.load(converted)
-    scale_biases(checkpoint["model"], load_config(str(SQUEEZENET)).MODEL.PIXEL_STD[0])
-    with atomic_file(weights) as file:
-        torch.save(checkpoint, file)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -181,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for dataset in dict.fromkeys(x.dataset for x in missing):
         check_data(dataset, args.data)
     lab.output.mkdir(parents=True, exist_ok=True)
-    convert_classifier(args.classifier, lab.backbone_weights)
+    convert_classifier(str(SQUEEZENET), args.classifier, lab.backbone_weights, 1.0)
     if any(DATASETS[x.dataset].folder is None for x in missing):
         generate_clutter(os.path.abspath(os.getenv("DETECTRON2_DATASETS", "datasets")))
     lab.make(missing)
