@@ -76,7 +76,13 @@ def test_recipes_begin_with_the_same_weights(laboratory):
         return build_model(cfg).state_dict()
 
     weights = initial("random")
-    for recipe in ("bg_lo", "OHEM", "background", "OHEM, growing", "OHEM, smooth L1"):
+    for recipe in (
+        "bg_lo",
+        "OHEM",
+        "background",
+        "OHEM, no clipping, growing share",
+        "OHEM, smooth L1",
+    ):
         if recipe == "bg_lo" and laboratory == "fpn":
             continue  # its config has detectron2's own heads
         other = initial(recipe)
@@ -338,7 +344,7 @@ def test_a_run_on_photographs(laboratory, monkeypatch, tmp_path):
     config_file = str(CONFIGS / LABORATORIES[laboratory].config)
     prepare.convert_classifier(config_file, SHARED / "weights/mobilenet_v2_features.pth", backbone)
     materials = prepare.Materials(laboratory, SHARED, "train", "val", backbone, tmp_path)
-    made = Run(laboratory, "cards", "OHEM, no warm-up", 32, 0.001, 20, 2)
+    made = Run(laboratory, "cards", "OHEM, no clipping, no warm-up", 32, 0.001, 20, 2)
     monkeypatch.setattr(
         "sys.argv",
         [
