@@ -145,6 +145,19 @@ MODELS = {
         400,
         _variants(Variant(STOCK, "HeuristicROIHeads", 32), "OHEMROIHeads", 32, (64, 128, 256)),
     ),
+    # The detectors of benchmarks/laboratory/, with the RoIs per image that most of its runs have.
+    "Laboratory, FPN": Model(
+        str(ROOT / "configs/benchmarks/faster_rcnn_MobileNetV2_FPN.yaml"),
+        (224, 299),
+        256,
+        _variants(Variant(STOCK, "StandardROIHeads", 128), "OHEMROIHeads", 64, (128,)),
+    ),
+    "Laboratory, fast": Model(
+        str(ROOT / "configs/benchmarks/fast_rcnn_SqueezeNet.yaml"),
+        (256, 341),
+        1000,
+        _variants(Variant(STOCK, "HeuristicROIHeads", 64), "OHEMROIHeads", 64, (128,)),
+    ),
 }
 
 
