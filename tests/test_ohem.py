@@ -25,10 +25,9 @@ from conftest import (
     make_targets,
     train_step,
 )
-from detectron2.config import configurable, get_cfg
+from detectron2.config import get_cfg
 from detectron2.layers import NaiveSyncBatchNorm
 from detectron2.modeling import ROI_HEADS_REGISTRY
-from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from oracles import select_slowly
@@ -623,63 +622,6 @@ def test_a_head_that_cannot_be_mined_is_not_built():
 def test_config_without_the_keys(heads):
     with pytest.raises(KeyError, match="add_ohem_config"):
         ROI_HEADS_REGISTRY.get(heads)(get_cfg(), INPUT_SHAPE)
-
-
-class OwnHeads(StandardROIHeads):
-    """
-    As a user may have them: an argument, a loss and a forward of their own.
-    """
-
-    @configurable
-    def __init__(self, *, factor, **kwargs):
-        super().__init__(**kwargs)
-        self.factor = factor
-
-    @classmethod
-    def from_config(cls, cfg, input_shape):
-        return {**super().from_config(cfg, input_shape), "factor": cfg.OWN_FACTOR}
-
-    def forward(self, images, features, proposals, targets=None):
-        proposals, losses = super().forward(images, features, proposals, targets)
-        losses["loss_own"] = self.factor * features["p2"].sum()
-        return proposals, losses
-
-
-class OHEMOwnHeads(OHEMMixin, OwnHeads):
-    pass
-
-
-def test_heads_of_a_user_are_mined_with_the_mixin_before_them():
-    cfg = heads_config(MODEL__OHEM__NMS_THRESH=0.3)
-    ohem = build_heads(cfg)
-    cfg.OWN_FACTOR = 0.5
-    torch.manual_seed(0)
-    heads = OHEMOwnHeads(cfg, INPUT_SHAPE).train()
-    heads.load_state_dict(ohem.state_dict())
-    features, proposals, targets = make_inputs()
-    rois, losses, scalars = train_step(heads, features, proposals, targets)
-    expected_rois, expected, expected_scalars = train_step(ohem, features, proposals, targets)
-    for a, b in zip(rois, expected_rois, strict=True):
-        assert torch.equal(a.proposal_boxes.tensor, b.proposal_boxes.tensor)
-    assert losses.pop("loss_own") == 0.5 * features["p2"].sum()
-    assert losses == expected
-    assert scalars == expected_scalars
-
-
-def test_the_mixin_names_the_heads_that_a_cascade_needs():
-    class Mixed(OHEMMixin, CascadeROIHeads):
-        pass
-
-    with pytest.raises(ValueError, match="Mixed is a CascadeROIHeads.*: name OHEMCascadeROIHeads"):
-        Mixed(heads_config(**FAMILIES["CascadeROIHeads"]), INPUT_SHAPE)
-
-
-def test_heads_of_which_nothing_is_known():
-    class Mixed(OHEMMixin):
-        pass
-
-    with pytest.raises(ValueError, match="Mixed is not a StandardROIHeads, Res5ROIHeads or Casc"):
-        Mixed(num_classes=1, batch_size_per_image=1, positive_fraction=1, proposal_matcher=None)
 
 
 def test_from_plain_arguments():

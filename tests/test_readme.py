@@ -15,8 +15,10 @@ from conftest import (
     heads_config,
     load_config,
     make_features,
+    make_inputs,
     make_proposals,
     make_targets,
+    train_step,
     use_clutter,
 )
 from detectron2.config import get_cfg
@@ -57,6 +59,14 @@ def test_snippets_build_a_model_that_mines(snippet):
         cfg.MODEL.ROI_BOX_HEAD.NUM_FC = 1
         cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 16  # fast
     assert isinstance(build_model(cfg).roi_heads, OHEMMixin)
+
+
+def test_heads_of_a_user_from_the_docs():
+    (snippet,) = (x for x in snippets("docs/configs.md") if "OHEMMixin" in x)
+    exec(snippet, {})
+    heads = build_heads(heads_config(MODEL__ROI_HEADS__NAME="OHEMContextROIHeads"))
+    rois, losses, _ = train_step(heads, *make_inputs())
+    assert [len(x) for x in rois] == [16] * 3 and all(map(torch.isfinite, losses.values()))
 
 
 @pytest.mark.parametrize("snippet", range(2))

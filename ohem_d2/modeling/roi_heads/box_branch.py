@@ -33,8 +33,10 @@ def box_predictors(roi_heads: ROIHeads) -> list[FastRCNNOutputLayers]:
         one.
 
     Raises:
-        ValueError: if the heads are none of the three.
+        ValueError: if the heads are none of the three, or forward RoIs in a way that is unknown
+            here, see :func:`forward_rois`.
     """
+    _check_box_branch(type(roi_heads))
     if isinstance(roi_heads, CascadeROIHeads):
         return list(roi_heads.box_predictor)
     if isinstance(roi_heads, (StandardROIHeads, Res5ROIHeads)):
@@ -43,6 +45,17 @@ def box_predictors(roi_heads: ROIHeads) -> list[FastRCNNOutputLayers]:
         f"{type(roi_heads).__name__} is not a StandardROIHeads, Res5ROIHeads or CascadeROIHeads: "
         "how it predicts on a RoI, and so the loss of a RoI, is unknown."
     )
+
+
+def _check_box_branch(heads: type[ROIHeads]) -> None:
+    known = (None, StandardROIHeads._forward_box, CascadeROIHeads._forward_box)
+    forward_box = getattr(heads, "_forward_box", None)
+    if forward_box not in known and not hasattr(heads, "forward_rois"):
+        raise ValueError(
+            f"{heads.__name__} has a _forward_box of its own: what it predicts on a RoI, and so "
+            "the loss of a RoI, is unknown. Give it a method forward_rois(features, proposals, "
+            "stage=0) that returns what its box predictor returns, and have _forward_box call it."
+        )
 
 
 def box_head(roi_heads: ROIHeads, stage: int = 0) -> nn.Module:
@@ -62,7 +75,9 @@ def forward_rois(
 ) -> tuple[Tensor, Tensor]:
     """
     Args:
-        roi_heads (ROIHeads): one of the three.
+        roi_heads (ROIHeads): one of the three. If they have a method of this name, with the other
+            arguments, it is called instead: heads that forward RoIs in a way of their own must
+            have it.
         features (dict[str, Tensor]): same as in :meth:`ROIHeads.forward`.
         proposals (list[Instances]): for each image, RoIs with the field "proposal_boxes". R in all.
         stage (int): stage of a cascade, from 0.
@@ -71,6 +86,8 @@ def forward_rois(
         class scores (R, K + 1) and box deltas (R, 4K), or (R, 4) for class-agnostic regression:
         see :meth:`FastRCNNOutputLayers.forward`.
     """
+    if hasattr(roi_heads, "forward_rois"):
+        return roi_heads.forward_rois(features, proposals, stage)
     boxes = [x.proposal_boxes for x in proposals]
     if isinstance(roi_heads, Res5ROIHeads):
         feature_list = [features[f] for f in roi_heads.in_features]

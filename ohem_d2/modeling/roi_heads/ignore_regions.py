@@ -51,6 +51,18 @@ class IgnoreRegionsMixin(ROIHeads):
     in ignore regions. Ground-truth boxes are always trained on.
     """
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # After the heads, the mixins would be asked last, or not at all.
+        before = cls.__mro__[1 : cls.__mro__.index(IgnoreRegionsMixin)]
+        heads = [x for x in before if not issubclass(x, IgnoreRegionsMixin)]
+        if heads:
+            mixin = next(x for x in cls.__bases__ if issubclass(x, IgnoreRegionsMixin))
+            raise TypeError(
+                f"{cls.__name__} names {mixin.__name__} after {heads[0].__name__}: name it first, "
+                f"class {cls.__name__}({mixin.__name__}, {heads[0].__name__})."
+            )
+
     @configurable
     def __init__(self, *, ignore_ioa_thresh: float = DEFAULT_IOA_THRESH, **kwargs: Any):
         """

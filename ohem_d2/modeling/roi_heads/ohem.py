@@ -11,6 +11,7 @@ from detectron2.modeling.roi_heads import (
     ROI_HEADS_REGISTRY,
     CascadeROIHeads,
     Res5ROIHeads,
+    ROIHeads,
     StandardROIHeads,
 )
 from detectron2.modeling.sampling import subsample_labels
@@ -64,7 +65,8 @@ class OHEMMixin(IgnoreRegionsMixin):
             pass
 
     For a subclass of :class:`CascadeROIHeads`, name
-    :class:`OHEMCascadeROIHeads` instead.
+    :class:`OHEMCascadeROIHeads` instead. Heads with a `_forward_box` or a
+    `label_and_sample_proposals` of their own need another method: docs/configs.md says which.
 
     Instead of sampling RoIs at random, training
 
@@ -116,7 +118,7 @@ class OHEMMixin(IgnoreRegionsMixin):
             kwargs: arguments of the ROI heads.
 
         Raises:
-            ValueError: if an argument is out of range, or the box predictor cannot be mined.
+            ValueError: if an argument is out of range, or the heads cannot be mined.
         """
         super().__init__(**kwargs)
         is_fraction = _is_number(ohem_positive_fraction, 0, 1)
@@ -152,6 +154,7 @@ class OHEMMixin(IgnoreRegionsMixin):
             )
         for predictor in box_predictors(self):
             check_minable(predictor)
+        self._check_labels()
         is_cascade = isinstance(self, CascadeROIHeads)
         if is_cascade and type(self).forward_hard_rois is OHEMMixin.forward_hard_rois:
             raise ValueError(
@@ -169,6 +172,25 @@ class OHEMMixin(IgnoreRegionsMixin):
         self.ohem_mining_batch_size = ohem_mining_batch_size
         self.ohem_mining_half_precision = ohem_mining_half_precision
         self.ohem_monitor = ohem_monitor or MiningMonitor()
+
+    def _check_labels(self) -> None:
+        """
+        Raises:
+            ValueError: if the parent class labels RoIs in its own way, which mining would miss.
+        """
+        mro = type(self).__mro__
+        owners = [
+            x
+            for x in mro[mro.index(OHEMMixin) + 1 :]
+            if "label_and_sample_proposals" in vars(x) and x not in (IgnoreRegionsMixin, ROIHeads)
+        ]
+        if owners and type(self).label_proposals is OHEMMixin.label_proposals:
+            raise ValueError(
+                f"{owners[0].__name__} has a label_and_sample_proposals of its own, which mining "
+                f"does not call. Give {type(self).__name__} a label_proposals(proposals, targets, "
+                "stage=0) that labels RoIs like it, without sampling: see "
+                "OHEMMixin.label_proposals."
+            )
 
     @classmethod
     def from_config(cls, cfg, input_shape):
@@ -249,14 +271,15 @@ class OHEMMixin(IgnoreRegionsMixin):
         return sampled, pool, hard
 
     def label_proposals(
-        self, proposals: list[Instances], targets: list[Instances]
+        self, proposals: list[Instances], targets: list[Instances], stage: int = 0
     ) -> list[Instances]:
         """
-        Label all proposals, and the ground-truth boxes if `proposal_append_gt`, and drop those on
-        ignore regions.
+        Label all proposals, and in the first stage the ground-truth boxes if `proposal_append_gt`,
+        and drop those on ignore regions.
 
         Args:
             proposals, targets: see :meth:`ROIHeads.forward`.
+            stage (int): stage of a cascade, from 0.
 
         Returns:
             list[Instances]: see :func:`label_rois`.
@@ -264,9 +287,9 @@ class OHEMMixin(IgnoreRegionsMixin):
         return label_rois(
             proposals,
             targets,
-            self.proposal_matcher,
+            self.proposal_matchers[stage] if stage > 0 else self.proposal_matcher,
             self.num_classes,
-            self.proposal_append_gt,
+            self.proposal_append_gt and stage == 0,
             self.ignore_ioa_thresh,
         )
 

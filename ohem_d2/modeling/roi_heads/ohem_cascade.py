@@ -12,7 +12,7 @@ from torch import Tensor
 from .box_branch import forward_rois, mask_and_keypoint_losses, proposals_from_predictions
 from .mining_events import log_mining
 from .ohem import OHEMMixin
-from .roi_labels import label_rois, look_up_targets
+from .roi_labels import look_up_targets
 
 __all__ = ["OHEMCascadeROIHeads"]
 
@@ -67,13 +67,8 @@ class OHEMCascadeROIHeads(OHEMMixin, CascadeROIHeads):
         stages = []
         for stage in range(self.num_cascade_stages):
             if stage > 0:
-                rois = label_rois(
-                    proposals_from_predictions(self, rois),
-                    targets,
-                    self.proposal_matchers[stage],
-                    self.num_classes,
-                    ignore_ioa_thresh=self.ignore_ioa_thresh,
-                )
+                proposals = proposals_from_predictions(self, rois)
+                rois = self.label_proposals(proposals, targets, stage)
             labeled = rois
             rois = self.compute_roi_losses(features, self.sample_pool(labeled), stage)
             sampled, pool = self.sample_foreground(rois)
