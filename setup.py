@@ -1,6 +1,23 @@
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).parent
+
+
+class BuildWithConfigs(build_py):
+    """
+    Puts configs/ into the package, where ohem_d2.model_zoo finds it.
+    """
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            configs = Path(self.build_lib) / "ohem_d2/configs"
+            shutil.copytree(ROOT / "configs", configs, dirs_exist_ok=True)
+
 
 setup(
     name="ohem_d2",
@@ -23,21 +40,24 @@ setup(
         "Topic :: Scientific/Engineering :: Image Recognition",
         "Typing :: Typed",
     ],
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     packages=find_packages(include=["ohem_d2*"]),
     package_data={
         "ohem_d2": ["py.typed", "visualization/*.html", "visualization/*.css", "visualization/*.js"]
     },
+    cmdclass={"build_py": BuildWithConfigs},
+    entry_points={"console_scripts": ["ohem-d2 = ohem_d2.__main__:main"]},
     python_requires=">=3.10",
     # torch, torchvision and detectron2 are not listed: like detectron2 itself, this package uses
     # the builds that its user has chosen and never replaces them.
     install_requires=["fvcore>=0.1.5", "numpy", "pycocotools>=2.0.2"],
     extras_require={
         # The demo's dataset, pictures and pages.
-        "demo": ["jinja2", "matplotlib", "opencv-python", "tabulate"],
-        # Selective search, and proposals in MATLAB files. A superset of opencv-python.
-        "proposals": ["opencv-contrib-python", "scipy"],
+        "demo": ["jinja2", "matplotlib", "opencv-python<5", "tabulate"],
+        # Selective search, and proposals in MATLAB files. A superset of opencv-python, and to be
+        # installed instead: both bring a `cv2`.
+        "proposals": ["opencv-contrib-python<5", "scipy"],
         # Caffe weights, which OpenCV 5 cannot read.
         "caffe": ["opencv-python<5"],
     },

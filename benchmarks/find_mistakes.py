@@ -23,7 +23,6 @@ from detectron2.config import CfgNode
 from detectron2.evaluation import inference_context
 from detectron2.structures import Boxes, pairwise_iou
 
-import train_net
 from benchmarks.corrupted_clutter import (
     ANNOTATIONS,
     OUTPUT,
@@ -34,6 +33,7 @@ from benchmarks.corrupted_clutter import (
 from benchmarks.measure import make_table
 from benchmarks.provenance import RESULTS, ROOT, provenance, read_results, require_clean_commit
 from ohem_d2.checkpoint import load_model
+from ohem_d2.commands import train as train_net
 from ohem_d2.data import build_annotated_loader, get_annotated_dicts
 from ohem_d2.data.datasets.clutter import generate_clutter
 from ohem_d2.engine import fall_back_to_cpu, load_config
@@ -195,7 +195,7 @@ def train(dataset: str, folder: Path, iterations: int) -> CfgNode:
     if not weights.exists():
         args = train_net.argument_parser().parse_args(["--config-file", str(CONFIG)])
         args.opts = options
-        train_net.main(args)
+        train_net.train(args)
     cfg = load_config(str(CONFIG), [*options, "MODEL.WEIGHTS", str(weights)])
     fall_back_to_cpu(cfg)
     return cfg

@@ -86,7 +86,7 @@ def add_ohem_config(cfg: CN) -> None:
     # Used by VGGBoxHead: dropout probability after fc6 and fc7 in training.
     _C.MODEL.ROI_BOX_HEAD.DROPOUT = 0.5
 
-    # The following are used by train_net.py.
+    # The following are used by ohem-d2 train.
 
     # What to do in training with objects that PASCAL VOC marks as difficult: "train" on them, like
     # detectron2; "drop" them, which makes RoIs on them background, like the paper's code; or
@@ -97,7 +97,7 @@ def add_ohem_config(cfg: CN) -> None:
     # gradients, to save memory. The paper has one image per pass.
     _C.SOLVER.ACCUMULATION_PASSES = 1
 
-    # The following are used by build_test_time_model, and so by train_net.py --eval-only.
+    # The following are used by build_test_time_model, and so by ohem-d2 train --eval-only.
     # Multi-scale testing is detectron2's own TEST.AUG.
 
     # Iterative bounding-box regression: score and relocalize boxes in rounds.

@@ -15,7 +15,7 @@ import torch
 from conftest import load_config, use_clutter
 from detectron2.modeling import build_model
 
-import train_net
+from ohem_d2.commands import train as train_net
 from ohem_d2.data.datasets.clutter import generate_clutter
 from ohem_d2.data.proposal_file import make_proposals, write_proposals
 
@@ -134,7 +134,7 @@ def evaluate(weights, output, *options):
     """
     arguments = ["--config-file", CONFIG, "--eval-only", *TINY, *options]
     arguments += ["MODEL.WEIGHTS", str(weights), "OUTPUT_DIR", str(output)]
-    results = train_net.main(train_net.argument_parser().parse_args(arguments))
+    results = train_net.train(train_net.argument_parser().parse_args(arguments))
     task = "bbox_TTA" if options else "bbox"
     return {name: results[name][task] for name in NAMES}
 

@@ -10,13 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import compare_runs
 import pytest
-from conftest import make_voc, use_clutter
+from conftest import ROOT, make_voc, use_clutter
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from pages import fits_its_window
 from tiny_training import run_train_net
 
+from ohem_d2.commands import compare_runs
 from ohem_d2.data.datasets.clutter import generate_clutter
 
 pytest_plugins = ["pages"]
@@ -97,7 +97,7 @@ def test_page_of_real_runs(root, open_page):
         for class_name, text in lines.items():
             (folder / f"comp4_det_train_{class_name}.txt").write_text(text)
 
-    command = [sys.executable, "-W", "ignore", compare_runs.__file__, "a", RUN_B]
+    command = [sys.executable, "-W", "ignore", str(ROOT / "tools/compare_runs.py"), "a", RUN_B]
     result = subprocess.run(
         [*command, "--output", "new/page", "--import", "my_datasets", "--images", "4"],
         env={
@@ -172,14 +172,14 @@ RING = "a/inference/clutter_voc_test/comp4_det_test_ring.txt"
         (write_to("a/metrics.json", '{"iteration": 1, "bbox/AP": 1.0}\n'), [], "a has no metrics"),
         (remove("a/results.json"), [], "a/results.json does not exist: .* with --eval-only MODEL"),
         (write_to("a/results.json", "[{"), [], "a/results.json cannot be read: Expecting"),
-        (remove("a/config.yaml"), [], "a/config.yaml does not exist: train_net.py writes it"),
+        (remove("a/config.yaml"), [], "a/config.yaml does not exist: ohem-d2 train writes it"),
         (write_to("a/config.yaml", "X: [1"), [], "a/config.yaml cannot be read: while parsing"),
         (
             remove("a/inference/clutter_voc_test"),
             [],
             "same dataset. In a/inference: clutter_coco_test; in <.*: clutter_voc_test",
         ),
-        (remove("a/inference"), [], "In a/inference: none; in .* train_net.py --eval-only"),
+        (remove("a/inference"), [], "In a/inference: none; in .* ohem-d2 train --eval-only"),
         (remove(RING), [], f"{RING} is missing"),
         (write_to(RING, "no_image 0.5 1 1 2 2\n"), [], "on 1 images .* The first is no_image"),
         (remove("datasets/clutter/ImageSets"), [], r"\(a/inference\) needs .*test.txt, which does"),

@@ -8,17 +8,17 @@ import sys
 import time
 from pathlib import Path
 
-import compute_proposals
 import cv2
 import numpy as np
 import pytest
-from conftest import load_config, use_clutter
+from conftest import ROOT, load_config, use_clutter
 from detectron2.data import DatasetCatalog, build_detection_train_loader
 from detectron2.modeling import build_model
 from detectron2.structures import BoxMode
 from detectron2.utils.events import EventStorage
 from PIL import Image
 
+from ohem_d2.commands import compute_proposals
 from ohem_d2.data.datasets.clutter import generate_clutter
 from ohem_d2.data.proposal_file import check_proposals, read_proposals
 from ohem_d2.data.selective_search import selective_search
@@ -164,7 +164,7 @@ def test_a_killed_worker_is_reported(root, monkeypatch):
 
 
 def test_command_line(root):
-    tool = Path(compute_proposals.__file__)
+    tool = ROOT / "tools/compute_proposals.py"
     output = root / "new" / "output.pkl"
     subprocess.run(
         [sys.executable, "-W", "ignore", tool, "clutter_voc_test", output, "--mode", "quality"],
@@ -264,7 +264,7 @@ def test_invalid_arguments(root, run, monkeypatch, arguments, message):
 
 def test_without_opencvs_contributed_modules(root, run, monkeypatch):
     monkeypatch.delattr(cv2, "ximgproc")
-    with pytest.raises(SystemExit, match=r'pip install "ohem_d2\[proposals\]"'):
+    with pytest.raises(SystemExit, match=r'pip install "opencv-contrib-python<5"'):
         run(NAME, root / "output.pkl")
 
 

@@ -1,15 +1,12 @@
-import runpy
 import sys
 from pathlib import Path
 
-import convert_weights
 import cv2
 import numpy as np
 import pytest
 import torch
 import torchvision
 from conftest import randomized
-from convert_weights import CAFFE_LAYERS, read_caffe
 from detectron2 import model_zoo
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
@@ -17,6 +14,8 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from ohem_d2 import add_ohem_config
+from ohem_d2.commands import convert_weights
+from ohem_d2.commands.convert_weights import CAFFE_LAYERS, read_caffe
 from ohem_d2.engine import InputError
 
 pytestmark = pytest.mark.slow
@@ -490,13 +489,13 @@ def squeezenet():
 
 def test_the_input_must_be_the_classifiers(convert, squeezenet, tmp_path):
     # detectron2's default is BGR, with other means and no deviations.
-    with pytest.raises(InputError) as error:
+    with pytest.raises(SystemExit) as error:
         convert(SMALL, squeezenet)
     assert str(error.value).endswith(
         "INPUT.FORMAT RGB MODEL.PIXEL_MEAN '[123.675, 116.28, 103.53]' "
         "MODEL.PIXEL_STD '[58.395, 57.12, 57.375]'"
     )
-    with pytest.raises(InputError) as error:
+    with pytest.raises(SystemExit) as error:
         convert(SMALL, squeezenet, *TORCHVISION_INPUT[:2], *TORCHVISION_INPUT[4:])
     assert str(error.value).endswith("config: MODEL.PIXEL_MEAN '[123.675, 116.28, 103.53]'")
     assert not (tmp_path / "output.pth").exists()
@@ -507,13 +506,13 @@ def test_the_input_must_be_the_classifiers(convert, squeezenet, tmp_path):
 def test_the_stride_of_a_bottleneck(convert):
     resnet = torchvision.models.ResNet(torchvision.models.resnet.Bottleneck, [3, 4, 6, 3])
     config = RESNET18.replace("DEPTH: 18", "DEPTH: 50").replace(": 64", ": 256")
-    with pytest.raises(InputError, match="config: MODEL.RESNETS.STRIDE_IN_1X1 False$"):
+    with pytest.raises(SystemExit, match="config: MODEL.RESNETS.STRIDE_IN_1X1 False$"):
         convert(config, resnet.state_dict(), *TORCHVISION_INPUT)
 
 
 def test_another_shape(convert, squeezenet):
     with pytest.raises(
-        InputError,
+        SystemExit,
         match=r"features.0.weight has shape \(64, 3, 3, 3\), but backbone.features.0.weight of "
         r"the config's model \(96, 3, 7, 7\)",
     ):
@@ -522,7 +521,7 @@ def test_another_shape(convert, squeezenet):
 
 def test_nothing_matches(convert):
     with pytest.raises(
-        InputError,
+        SystemExit,
         match="None of the 2 tensors of .*weights.pth is in the config's model. It has "
         "backbone.features.0.weight, ..., but no model.a, ...",
     ):
@@ -546,7 +545,7 @@ def test_invalid_weights(convert, content, message, tmp_path):
         file.write_bytes(content)
     else:
         torch.save(content, file)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(SystemExit, match=message):
         convert(SMALL, file)
 
 
@@ -562,14 +561,14 @@ def test_invalid_weights(convert, content, message, tmp_path):
     ],
 )
 def test_invalid_configs(convert, squeezenet, config, options, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(SystemExit, match=message):
         convert(config, squeezenet, *options)
 
 
 def run(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["convert_weights.py", *map(str, arguments)])
     with pytest.raises(SystemExit) as error:
-        runpy.run_path(convert_weights.__file__, run_name="__main__")
+        convert_weights.main()
     return error.value.code
 
 

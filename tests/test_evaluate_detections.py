@@ -4,14 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import evaluate_detections
 import pytest
 import torch
-from conftest import make_voc, use_clutter
+from conftest import ROOT, make_voc, use_clutter
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import inference_on_dataset
 from detectron2.structures import Boxes, BoxMode, Instances
 
+from ohem_d2.commands import evaluate_detections
 from ohem_d2.data.datasets.clutter import generate_clutter
 from ohem_d2.evaluation import build_evaluator
 
@@ -121,7 +121,7 @@ def test_command_line(root):
     (root / "detections/comp4_det_train_cow.txt").write_text("")
     arguments = ["mine", "detections", "--import", "my_datasets"]
     result = subprocess.run(
-        [sys.executable, "-W", "ignore", Path(evaluate_detections.__file__), *arguments],
+        [sys.executable, "-W", "ignore", ROOT / "tools/evaluate_detections.py", *arguments],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         cwd=root,
         capture_output=True,

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import inspect_hard_examples as tool
 import pytest
 import torch
 from conftest import VOC_IMAGES, load_config, make_voc, use_clutter
@@ -17,6 +16,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 from pycocotools.coco import COCO
 
+from ohem_d2.commands import inspect_hard_examples as tool
 from ohem_d2.data.datasets.clutter import generate_clutter
 
 pytest_plugins = ["pages"]

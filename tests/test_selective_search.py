@@ -123,7 +123,7 @@ def test_other_modes_are_refused():
 
 
 def test_without_the_contributed_modules(monkeypatch):
-    remedy = r'pip install "ohem_d2\[proposals\]"'
+    remedy = r'pip install "opencv-contrib-python<5"'
     image = np.zeros((20, 30, 3), np.uint8)
     with monkeypatch.context() as patch, pytest.raises(ImportError, match=remedy):
         patch.delattr(cv2, "ximgproc")

@@ -1,9 +1,16 @@
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
 import setup_environment
+
+PACKAGES = (
+    "__editable__.ohem_d2-0.1.0.pth",
+    "numpy-2.0.0.dist-info",
+    "opencv_contrib_python_headless-4.14.0.dist-info",
+)
 
 
 @pytest.fixture
@@ -39,6 +46,11 @@ def set_up(project, monkeypatch, *arguments, fail_at=None):
             (project / ".venv" / "bin" / "python").touch()
         elif "requirements.txt" in command:
             done.append("requirements")
+            packages = project / ".venv/lib/python3.11/site-packages"
+            shutil.rmtree(packages, ignore_errors=True)
+            packages.mkdir(parents=True)
+            for name in PACKAGES:
+                (packages / name).touch()
         elif "tools/install_detectron2.py" in command:
             done.append(" ".join(command[2:]))
 
@@ -53,6 +65,26 @@ EVERYTHING = ["venv", "requirements", "--reinstall"]
 
 def test_created_once(project, monkeypatch):
     assert set_up(project, monkeypatch) == EVERYTHING
+    assert set_up(project, monkeypatch) == []
+
+
+@pytest.mark.parametrize(
+    "removed, added",
+    [
+        ("numpy-2.0.0.dist-info", "numpy-2.1.0.dist-info"),
+        (None, "opencv_python-5.0.0.dist-info"),
+        ("__editable__.ohem_d2-0.1.0.pth", "ohem_d2-0.1.0.dist-info"),  # pip install .
+    ],
+)
+def test_created_again_after_its_packages_were_changed(project, monkeypatch, removed, added):
+    set_up(project, monkeypatch)
+    packages = project / ".venv/lib/python3.11/site-packages"
+    if removed:
+        (packages / removed).unlink()
+    (packages / added).touch()
+    assert set_up(project, monkeypatch) == EVERYTHING
+    # What a user adds does no harm.
+    (packages / "another-1.0.dist-info").touch()
     assert set_up(project, monkeypatch) == []
 
 

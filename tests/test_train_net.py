@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 
-import compute_proposals
 import pytest
 import torch
 from conftest import ROOT, load_config, use_clutter
@@ -18,7 +17,8 @@ from detectron2.modeling import build_model
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_training import CONFIG, TINY, parse, run_train_net
 
-import train_net
+from ohem_d2.commands import compute_proposals
+from ohem_d2.commands import train as train_net
 from ohem_d2.data.datasets.clutter import generate_clutter
 from ohem_d2.evaluation import describe_test
 
@@ -144,7 +144,7 @@ def test_resumed_optimizer_and_scheduler(datasets, tmp_path, monkeypatch):
 def test_wrong_input_ends_it_with_a_message(datasets, config, options, message):
     use_clutter(datasets)
     with pytest.raises(SystemExit, match=f"train_net.py: .*{message}"):
-        train_net.main(parse("--config-file", config, options=options))
+        train_net.train(parse("--config-file", config, options=options))
 
 
 def test_import_registers_datasets(datasets, tmp_path, monkeypatch):
@@ -159,7 +159,7 @@ def test_import_registers_datasets(datasets, tmp_path, monkeypatch):
     options = ["DATASETS.TRAIN", "('my_training',)", "OUTPUT_DIR", str(tmp_path / "out")]
     assert train_net.setup(parse(*arguments, options=options)).DATASETS.TRAIN == ("my_training",)
     with pytest.raises(SystemExit, match=r"train_net.py: --import no_such: No module named"):
-        train_net.main(parse("--config-file", CONFIG, "--import", "no_such"))
+        train_net.train(parse("--config-file", CONFIG, "--import", "no_such"))
 
 
 @pytest.fixture(scope="module")
@@ -318,7 +318,7 @@ def test_fast_rcnn_on_proposals(datasets, tmp_path, monkeypatch):
 
     def run(*more):
         args = train_net.argument_parser().parse_args(["--config-file", config, *options, *more])
-        return train_net.main(args)
+        return train_net.train(args)
 
     run("SOLVER.ACCUMULATION_PASSES", "2")
     metrics = [json.loads(x) for x in (tmp_path / "output/metrics.json").read_text().splitlines()]

@@ -4,7 +4,7 @@ train_net.py in the process of the tests, with a training that takes seconds.
 
 from conftest import ROOT
 
-import train_net
+from ohem_d2.commands.train import argument_parser, train
 
 CONFIG = str(ROOT / "configs/demo/faster_rcnn_R_18_ohem.yaml")
 TINY = [
@@ -21,7 +21,7 @@ TINY = [
 
 
 def parse(*arguments, options=()):
-    return train_net.argument_parser().parse_args([*arguments, *TINY, *map(str, options)])
+    return argument_parser().parse_args([*arguments, *TINY, *map(str, options)])
 
 
 def run_train_net(*arguments, options=()):
@@ -33,4 +33,4 @@ def run_train_net(*arguments, options=()):
     Returns:
         dict: the results, by dataset
     """
-    return train_net.main(parse("--config-file", CONFIG, *arguments, options=options))
+    return train(parse("--config-file", CONFIG, *arguments, options=options))

@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -28,12 +29,31 @@ def digest(*files: str) -> str:
     return hashlib.sha256(contents).hexdigest()
 
 
-def read_stamp() -> dict[str, str]:
+def installed() -> list[str]:
+    """
+    Returns:
+        list[str]: what is in .venv/, by file name, this package as a link to its sources.
+    """
+    patterns = ("*.dist-info", "__editable__.*")
+    return sorted(x.name for y in patterns for x in VENV.glob(f"lib/python*/site-packages/{y}"))
+
+
+def is_changed(before: list[str]) -> bool:
+    """
+    Whether something that was installed is no longer there, or another OpenCV is: each brings a
+    `cv2` and overwrites that of the others. `pip install ".[proposals]"` does both.
+    """
+    now = installed()
+    opencv = [[y for y in x if y.startswith("opencv")] for x in (before, now)]
+    return not set(before) <= set(now) or opencv[0] != opencv[1]
+
+
+def read_stamp() -> dict[str, Any]:
     # PYTHON is a broken link if the Python behind it was removed.
     return json.loads(STAMP.read_text()) if STAMP.exists() and PYTHON.exists() else {}
 
 
-def write_stamp(stamp: dict[str, str]) -> None:
+def write_stamp(stamp: dict[str, Any]) -> None:
     temporary = STAMP.with_suffix(".tmp")
     temporary.write_text(json.dumps(stamp, indent=2) + "\n")
     temporary.replace(STAMP)
@@ -89,23 +109,28 @@ def main() -> None:
 
     stamp = read_stamp()
     current = stamp.pop("detectron2", "")
+    packages = stamp.pop("packages", [])
     wanted = args.detectron2 or current
     if not wanted or wanted.startswith("package index"):
         wanted = from_index
 
+    if stamp == made_from and is_changed(packages):
+        print(f"The packages in {VENV} have changed.", flush=True)
+        stamp = {}
     if stamp != made_from:
         # Created again, not updated, so that nothing old remains. uv has a cache.
         print(f"Creating {VENV} (downloads about 3 GB, mostly PyTorch)", flush=True)
         STAMP.unlink(missing_ok=True)
         run(sys.executable, "-m", "venv", "--clear", str(VENV))
         install_requirements()
-        write_stamp(made_from)
+        packages = installed()
+        write_stamp({**made_from, "packages": packages})
         current = ""
     if wanted != current:
         use_index_of_pip()
         options = ["--reinstall"] if wanted == from_index else ["--from", wanted]
         run(str(PYTHON), "tools/install_detectron2.py", *options)
-        write_stamp({**made_from, "detectron2": wanted})
+        write_stamp({**made_from, "packages": packages, "detectron2": wanted})
 
 
 if __name__ == "__main__":

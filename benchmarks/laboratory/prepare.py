@@ -18,12 +18,9 @@ from benchmarks.laboratory.datasets import check_data, register
 from benchmarks.laboratory.experiments import CONFIGS
 from benchmarks.laboratory.laboratories import DATASETS, LABORATORIES
 from benchmarks.provenance import ROOT
+from ohem_d2.commands import compute_proposals
 from ohem_d2.engine import load_config
 from ohem_d2.utils import InputError, atomic_file
-
-# tools/ is not a package: detectron2, built from its sources, installs another of that name.
-sys.path.append(str(ROOT / "tools"))
-import compute_proposals
 
 __all__ = ["Materials", "add_arguments", "convert_classifier", "prepare", "scale_biases"]
 

@@ -19,11 +19,11 @@ from detectron2.evaluation import inference_context
 from detectron2.modeling import build_model
 
 import benchmarks.laboratory.heads  # noqa: F401  (registers its heads)
-import train_net
 from benchmarks.laboratory.experiments import Run, config_digest, options_of
 from benchmarks.laboratory.laboratories import LABORATORIES
 from benchmarks.laboratory.prepare import Materials
 from benchmarks.provenance import provenance, require_clean_commit
+from ohem_d2.commands.train import argument_parser, train
 from ohem_d2.engine import fall_back_to_cpu, load_config
 from ohem_d2.evaluation import build_mean_roi_loss_loader
 from ohem_d2.evaluation.mean_roi_loss import features_and_rois
@@ -52,10 +52,10 @@ def train_and_evaluate(config_file: str, options: Mapping[str, Any]) -> bool:
     Returns:
         bool: False if training diverged, that is, its loss was not finite.
     """
-    args = train_net.argument_parser().parse_args(["--config-file", config_file])
+    args = argument_parser().parse_args(["--config-file", config_file])
     args.opts = to_opts(options)
     try:
-        train_net.main(args)
+        train(args)
     except FloatingPointError:  # detectron2's
         return False
     return True

@@ -23,7 +23,7 @@ def import_segmentation() -> ModuleType:
     except (ImportError, AttributeError) as e:
         raise ImportError(
             "Selective search needs OpenCV with its contributed modules (cv2.ximgproc): "
-            'pip install "ohem_d2[proposals]"'
+            'pip install "opencv-contrib-python<5"'
         ) from e
 
 

@@ -109,7 +109,7 @@ def _check_proposal_files(key: str, datasets: CfgNode) -> None:
         raise InputError(
             f"DATASETS.PROPOSAL_FILES_{key} has {len(files)} files for the {len(names)} datasets "
             f"of DATASETS.{key}. MODEL.LOAD_PROPOSALS needs one for each. "
-            "Make them with tools/compute_proposals.py."
+            "Make them with `ohem-d2 proposals`."
         )
     for name, file in zip(names, files, strict=True):
         _check_file(f"DATASETS.PROPOSAL_FILES_{key}", file)

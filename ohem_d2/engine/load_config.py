@@ -5,6 +5,7 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 
 from ..config import add_ohem_config
+from ..model_zoo import get_config_file
 from ..utils import InputError
 
 __all__ = ["fall_back_to_cpu", "load_config"]
@@ -13,7 +14,8 @@ __all__ = ["fall_back_to_cpu", "load_config"]
 def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     """
     Args:
-        config_file (str): a yaml file, named with --config-file.
+        config_file (str): a yaml file, named with --config-file, or the name of one of this
+            package's, see :func:`ohem_d2.model_zoo.get_config_file`.
         opts (Sequence[str]): alternating keys and values, which override the file.
 
     Returns:
@@ -25,7 +27,10 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     cfg = get_cfg()
     add_ohem_config(cfg)
     if not os.path.exists(config_file):
-        raise InputError(f"--config-file is {config_file!r}, which does not exist.")
+        try:
+            config_file = get_config_file(config_file)
+        except InputError as e:
+            raise InputError(f"--config-file is {config_file!r}, which does not exist. {e}") from e
     try:
         cfg.merge_from_file(config_file)
         cfg.merge_from_list(list(opts))

@@ -1,3 +1,3 @@
 """
-Pictures and pages. They need matplotlib and jinja2: `pip install "ohem_d2[demo]"`.
+Pictures and pages. They need matplotlib and jinja2: `pip install jinja2 matplotlib`.
 """

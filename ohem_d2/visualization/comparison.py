@@ -37,7 +37,7 @@ NONE = "-"  # a missing number
 
 class TrainedRun(NamedTuple):
     """
-    What `train_net.py` leaves in its output folder.
+    What `ohem-d2 train` leaves in its output folder.
     """
 
     name: str

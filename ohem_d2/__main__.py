@@ -1,0 +1,47 @@
+"""
+The command `ohem-d2`, also as `python -m ohem_d2`.
+"""
+
+import argparse
+import sys
+from importlib import import_module
+
+from . import __version__
+
+# The module of each command in ohem_d2.commands, and what it does.
+COMMANDS = {
+    "train": ("train", "train and evaluate a detector"),
+    "inspect": ("inspect_hard_examples", "show what is hard in a dataset for a trained model"),
+    "compare": ("compare_runs", "compare two trainings on a page"),
+    "evaluate": ("evaluate_detections", "evaluate detections in files"),
+    "proposals": ("compute_proposals", "compute selective-search boxes"),
+    "convert-weights": ("convert_weights", "make a checkpoint from a classifier's weights"),
+    "convert-proposals": ("convert_proposals", "convert the boxes of Fast R-CNN's authors"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        "ohem-d2",
+        description="Online hard example mining for detectron2.",
+        epilog="\n".join(
+            [
+                "commands:",
+                *(f"  {name:<19}{text}" for name, (_, text) in COMMANDS.items()),
+                "\n`ohem-d2 COMMAND --help` says more.",
+            ]
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="its arguments")
+    args = parser.parse_args()
+    module, _ = COMMANDS[args.command]
+    # As if it were a program of its own: messages begin with its name.
+    sys.argv = [f"{parser.prog} {args.command}", *args.arguments]
+    import_module(f"ohem_d2.commands.{module}").main()
+
+
+if __name__ == "__main__":
+    main()

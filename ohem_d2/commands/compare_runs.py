@@ -1,0 +1,239 @@
+"""
+Compare two runs of ohem-d2 train on one page: curves, AP, kinds of errors, and the detections of
+both on the images where they differ most.
+
+    %(prog)s output/demo/faster_rcnn_R_18 output/demo/faster_rcnn_R_18_ohem
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Optional
+
+import numpy as np
+import torch
+import yaml
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import Boxes, BoxMode, Instances
+
+from ..data import handle_difficult_objects
+from ..engine import InputError, import_module
+from ..engine.input_checks import check_dataset
+from ..evaluation.detection_files import (
+    check_image_ids,
+    comp4_file,
+    read_coco_results,
+    read_comp4_file,
+)
+from ..utils import atomic_folder, read_metrics
+from ..visualization.comparison import (
+    ComparedDataset,
+    ComparedImage,
+    TrainedRun,
+    write_comparison,
+)
+from .command_line import add_import_argument, exit_on_error, make_parser
+
+
+class Detection(NamedTuple):
+    box: Sequence[float]  # XYXY
+    score: float
+    category: int  # in [0, K), as in `pred_classes`
+
+
+def compare(
+    folders: tuple[Path, Path], output: Path, num_images: int, score_thresh: Optional[float]
+) -> None:
+    """
+    Raises:
+        InputError: for what cannot be compared.
+    """
+    if output.exists():
+        raise InputError(f"{output} already exists. Move it away, or choose another --output.")
+    if num_images < 0:
+        raise InputError(f"--images must be at least 0, not {num_images}.")
+    if score_thresh is not None and not 0 <= score_thresh <= 1:
+        raise InputError(f"--score-thresh must be from 0 to 1, not {score_thresh}.")
+    run_a, run_b = map(read_run, folders, name_runs(*folders))
+    datasets = [read_dataset(name, folders) for name in find_datasets(*folders)]
+    with atomic_folder(output) as folder:
+        write_comparison(folder, (run_a, run_b), datasets, num_images, score_thresh)
+
+
+def name_runs(a: Path, b: Path) -> list[str]:
+    """
+    Returns:
+        list[str]: the ends of the paths of the folders, as short as they differ.
+    """
+    parts = [x.resolve().parts for x in (a, b)]
+    if parts[0] == parts[1]:
+        raise InputError(f"{a} and {b} are the same run.")
+    count = 1
+    while parts[0][-count:] == parts[1][-count:]:
+        count += 1
+    return ["/".join(x[-count:]) for x in parts]
+
+
+def read_run(folder: Path, name: str) -> TrainedRun:
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder. Give the OUTPUT_DIR of a training.")
+    metrics = read_metrics(folder)
+    if not any("total_loss" in x for x in metrics):
+        raise InputError(
+            f"{folder} has no metrics.json with the losses of a training. Give the OUTPUT_DIR "
+            "of ohem-d2 train without --eval-only."
+        )
+    return TrainedRun(
+        name,
+        folder,
+        _read(folder / "config.yaml", yaml.safe_load, "ohem-d2 train writes it"),
+        metrics,
+        _read(
+            folder / "results.json",
+            json.load,
+            "ohem-d2 train writes it at the end of the training, or with --eval-only "
+            f"MODEL.WEIGHTS {folder}/model_final.pth OUTPUT_DIR {folder}",
+        ),
+    )
+
+
+def _read(file: Path, load: Any, remedy: str) -> Any:
+    try:
+        with open(file) as f:
+            return load(f)
+    except FileNotFoundError:
+        raise InputError(f"{file} does not exist: {remedy}.") from None
+    except (ValueError, yaml.YAMLError) as e:
+        raise InputError(f"{file} cannot be read: {e}") from e
+
+
+def find_datasets(a: Path, b: Path) -> list[str]:
+    """
+    Returns:
+        list[str]: the datasets that both runs were evaluated on.
+    """
+    of_a, of_b = ({x.name for x in folder.glob("inference/*") if x.is_dir()} for folder in (a, b))
+    if not of_a & of_b:
+        raise InputError(
+            f"The runs were not evaluated on the same dataset. In {a}/inference: "
+            f"{', '.join(sorted(of_a)) or 'none'}; in {b}/inference: "
+            f"{', '.join(sorted(of_b)) or 'none'}. ohem-d2 train --eval-only evaluates on "
+            "DATASETS.TEST."
+        )
+    return sorted(of_a & of_b)
+
+
+def read_dataset(name: str, folders: tuple[Path, Path]) -> ComparedDataset:
+    """
+    Returns:
+        ComparedDataset: the images of a dataset, with their objects and both runs' detections.
+    """
+    if name not in DatasetCatalog.list():
+        raise InputError(
+            f"{name}, which both runs were evaluated on, is not registered. Name the Python module "
+            "that registers it with --import."
+        )
+    check_dataset(name, f"{folders[0]}/inference")
+    records = handle_difficult_objects(DatasetCatalog.get(name), [name], "ignore")
+    detections = [read_detections(name, x / "inference" / name) for x in folders]
+    image_ids = {str(x["image_id"]) for x in records}
+    for folder, detections_of_run in zip(folders, detections, strict=True):
+        check_image_ids(detections_of_run, image_ids, f"{folder}/inference/{name}")
+    return ComparedDataset(
+        name,
+        MetadataCatalog.get(name).thing_classes,
+        [
+            to_image(record, [x.get(str(record["image_id"]), []) for x in detections])
+            for record in records
+        ],
+    )
+
+
+def read_detections(name: str, folder: Path) -> dict[str, list[Detection]]:
+    """
+    Returns:
+        dict[str, list[Detection]]: by image id.
+    """
+    metadata = MetadataCatalog.get(name)
+    detections: dict[str, list[Detection]] = {}
+    if metadata.get("evaluator_type") == "pascal_voc":
+        for category, class_name in enumerate(metadata.thing_classes):
+            columns = read_comp4_file(comp4_file(folder, metadata.split, class_name))
+            for image_id, score, box in zip(*columns, strict=True):
+                detections.setdefault(image_id, []).append(Detection(box, score, category))
+        return detections
+    file = folder / "coco_instances_results.json"
+    categories = metadata.get("thing_dataset_id_to_contiguous_id") or {
+        i: i for i in range(len(metadata.thing_classes))
+    }
+    for x in read_coco_results(file, categories):
+        if "bbox" not in x:
+            raise InputError(f"{file} has detections without 'bbox'.")
+        box = BoxMode.convert(x["bbox"], BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)
+        detections.setdefault(str(x["image_id"]), []).append(
+            Detection(box, x["score"], categories[x["category_id"]])
+        )
+    return detections
+
+
+def to_image(record: dict[str, Any], detections: list[list[Detection]]) -> ComparedImage:
+    size = (record["height"], record["width"])
+    objects, ignored = (
+        [x for x in record["annotations"] if bool(x.get("iscrowd", 0)) == is_crowd]
+        for is_crowd in (False, True)
+    )
+    detections_a, detections_b = (
+        Instances(
+            size,
+            pred_boxes=to_boxes([x.box for x in detections_of_run]),
+            scores=torch.tensor([x.score for x in detections_of_run], dtype=torch.float32),
+            pred_classes=torch.tensor([x.category for x in detections_of_run], dtype=torch.int64),
+        )
+        for detections_of_run in detections
+    )
+    return ComparedImage(
+        record["file_name"],
+        *size,
+        Instances(
+            size,
+            gt_boxes=to_boxes([_xyxy(x) for x in objects]),
+            gt_classes=torch.tensor([x["category_id"] for x in objects], dtype=torch.int64),
+        ),
+        to_boxes([_xyxy(x) for x in ignored]),
+        (detections_a, detections_b),
+    )
+
+
+def to_boxes(boxes: Sequence[Sequence[float]]) -> Boxes:
+    return Boxes(torch.tensor(np.array(boxes), dtype=torch.float32).reshape(-1, 4))
+
+
+def _xyxy(annotation: dict[str, Any]) -> list[float]:
+    return BoxMode.convert(list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYXY_ABS)
+
+
+def main() -> None:
+    parser = make_parser(__doc__)
+    for letter in "ab":
+        parser.add_argument(f"run_{letter}", type=Path, help="the OUTPUT_DIR of ohem-d2 train")
+    parser.add_argument("--output", type=Path, default=Path("output/compare"), help="a new folder")
+    parser.add_argument(
+        "--images",
+        type=int,
+        default=24,
+        help="show this many images of each dataset, half with fewer errors of A and half of B "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--score-thresh",
+        type=float,
+        help="show detections with at least this score (default: for each run, the score that "
+        "maximizes F1, because scores of two models are not comparable)",
+    )
+    add_import_argument(parser)
+    args = parser.parse_args()
+    with exit_on_error():
+        if args.module:
+            import_module(args.module)
+        compare((args.run_a, args.run_b), args.output, args.images, args.score_thresh)
+    print(f"Open {args.output / 'index.html'}")

@@ -1,0 +1,152 @@
+"""
+Train and evaluate a detector with or without online hard example mining.
+
+    ohem-d2 train --config-file demo/faster_rcnn_R_18_ohem.yaml
+    ohem-d2 train --config-file ... --import my_datasets
+    ohem-d2 train --config-file ... --resume
+    ohem-d2 train --config-file ... --eval-only MODEL.WEIGHTS model_final.pth
+    ohem-d2 train --config-file ... --eval-only MODEL.WEIGHTS model_final.pth \
+        TEST.AUG.ENABLED True TEST.ITERATIVE_BBOX.ENABLED True TEST.BOX_VOTING.ENABLED True
+"""
+
+import logging
+import os
+import weakref
+from functools import partial
+
+from detectron2.engine import DefaultTrainer, default_argument_parser, default_setup, launch
+from detectron2.evaluation import verify_results
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from ..checkpoint import AtomicCheckpointer, StrictCheckpointer
+from ..data import build_train_loader
+from ..engine import (
+    AccumulatingTrainer,
+    check_inputs,
+    describe_sampling,
+    fall_back_to_cpu,
+    import_module,
+    load_config,
+)
+from ..evaluation import build_evaluator, evaluate_model
+from ..modeling import ImageTooLargeError
+from ..modeling.test_time.options import uses_test_time_options, with_test_time_options
+from .command_line import add_import_argument, exit_on_error
+
+logger = logging.getLogger("ohem_d2")
+
+
+class Trainer(DefaultTrainer):
+    @classmethod
+    def build_train_loader(cls, cfg):
+        return build_train_loader(cfg)
+
+    @classmethod
+    def build_evaluator(cls, cfg, dataset_name, output_folder=None):
+        if output_folder is None:
+            output_folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
+        return build_evaluator(dataset_name, output_folder, cfg.TEST.KEYPOINT_OKS_SIGMAS)
+
+    @classmethod
+    def test(cls, cfg, model):
+        """
+        Evaluate the plain model, without test-time augmentation, iterative regression and voting.
+        """
+        plain = with_test_time_options(cfg, multi_scale=False, regression_and_voting=False)
+        return evaluate_model(plain, model, partial(cls.build_evaluator, cfg))
+
+    @classmethod
+    def test_with_TTA(cls, cfg, model):
+        """
+        Evaluate the model with what TEST.AUG, TEST.ITERATIVE_BBOX and TEST.BOX_VOTING enable.
+        """
+        return evaluate_model(cfg, model, partial(cls.build_evaluator, cfg))
+
+    def build_hooks(self):
+        if self.cfg.SOLVER.ACCUMULATION_PASSES > 1:
+            self._trainer = AccumulatingTrainer(
+                self._trainer.model,
+                self._trainer.data_loader,
+                self._trainer.optimizer,
+                self.cfg.SOLVER.ACCUMULATION_PASSES,
+                self.cfg.SOLVER.AMP.ENABLED,
+            )
+        # detectron2 0.5 does not save the optimizer with the trainer.
+        state = {} if "_trainer" in self.state_dict() else {"optimizer": self._trainer}
+        # Replaced here because the hook that saves checkpoints, built next, refers to them.
+        self.checkpointer = AtomicCheckpointer(
+            self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self), **state
+        )
+        return super().build_hooks()
+
+
+def argument_parser():
+    parser = default_argument_parser()
+    add_import_argument(parser)
+    return parser
+
+
+def setup(args):
+    """
+    Create configs and perform basic setups.
+    """
+    if args.module:
+        import_module(args.module)
+    cfg = load_config(args.config_file, args.opts)
+    falls_back = fall_back_to_cpu(cfg)
+    check_inputs(cfg, args.eval_only, args.resume)
+    cfg.freeze()
+    default_setup(cfg, args)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ohem_d2")
+    if falls_back:
+        logger.warning("MODEL.DEVICE is cuda, but CUDA is not available: using the CPU.")
+    logger.info(f"RoI sampling in training: {describe_sampling(cfg)}")
+    return cfg
+
+
+def run(args):
+    cfg = setup(args)
+    if args.eval_only:
+        model = Trainer.build_model(cfg)
+        StrictCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load(
+            cfg.MODEL.WEIGHTS, resume=args.resume
+        )
+        results = Trainer.test(cfg, model)
+    else:
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        trainer.train()
+        model, results = trainer.model, trainer._last_eval_results
+    if uses_test_time_options(cfg):
+        for key, value in Trainer.test_with_TTA(cfg, model).items():
+            results.setdefault(key, {}).update(value)
+    if comm.is_main_process():
+        verify_results(cfg, results)
+    return results
+
+
+def train(args):
+    """
+    Train or, with --eval-only, evaluate: what each process does.
+
+    Args:
+        args: what :func:`argument_parser` has parsed.
+
+    Returns:
+        dict: the results, by task or dataset and metric.
+    """
+    with exit_on_error(ImageTooLargeError):
+        return run(args)
+
+
+def main():
+    args = argument_parser().parse_args()
+    launch(
+        train,
+        args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=(args,),
+    )
