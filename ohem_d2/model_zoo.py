@@ -1,5 +1,5 @@
 """
-The configs of this package, by name, as ``detectron2.model_zoo`` has those of detectron2.
+Configs by name: those of this package, and those of ``detectron2.model_zoo``.
 """
 
 import difflib
@@ -14,7 +14,8 @@ def get_config_file(config_path: str) -> str:
     """
     Args:
         config_path (str): a name relative to configs/, such as
-            "PascalVOC-Detection/fast_rcnn_VGG16_ohem.yaml".
+            "PascalVOC-Detection/fast_rcnn_VGG16_ohem.yaml", or one of detectron2's, such as
+            "COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml".
 
     Returns:
         str: the file.
@@ -26,9 +27,17 @@ def get_config_file(config_path: str) -> str:
     # In an installed package, and in a clone.
     folder = next(x for x in (package / "configs", package.parent / "configs") if x.is_dir())
     file = folder / config_path
-    if not file.is_file():
+    if file.is_file():
+        return str(file)
+    try:
+        # Upstream's imports pkg_resources, which not every environment has.
+        from detectron2.model_zoo import get_config_file as get_detectron2_config_file
+
+        return get_detectron2_config_file(config_path)
+    except (ImportError, RuntimeError) as e:
         known = [x.relative_to(folder).as_posix() for x in folder.rglob("*.*") if x.is_file()]
         close = difflib.get_close_matches(config_path, known)
         hint = f" Did you mean {' or '.join(close)}?" if close else ""
-        raise InputError(f"There is no config {config_path} in {folder}.{hint}")
-    return str(file)
+        raise InputError(
+            f"Neither {folder} nor detectron2's model zoo has a config {config_path}.{hint}"
+        ) from e

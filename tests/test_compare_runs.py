@@ -11,10 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, make_voc, use_clutter
+from conftest import ROOT, load_config, make_voc, use_clutter
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.engine import DefaultTrainer, default_setup
+from detectron2.evaluation import COCOEvaluator
 from pages import fits_its_window
-from tiny_training import run_train_net
+from tiny_training import CONFIG, parse, run_train_net
 
 from ohem_d2.commands import compare_runs
 from ohem_d2.data.datasets.clutter import generate_clutter
@@ -156,6 +158,11 @@ def write_to(path, text):
     return lambda root: (root / path).write_text(text)
 
 
+def not_evaluated(root):
+    (root / "a/results.json").unlink()
+    (root / "a/metrics.json").write_text('{"iteration": 1, "total_loss": 1.0}\n')
+
+
 RING = "a/inference/clutter_voc_test/comp4_det_test_ring.txt"
 
 
@@ -170,19 +177,23 @@ RING = "a/inference/clutter_voc_test/comp4_det_test_ring.txt"
         (None, ["--import", "my_data"], "No module named 'my_data'"),
         (remove("a/metrics.json"), [], "a has no metrics.json .* without --eval-only"),
         (write_to("a/metrics.json", '{"iteration": 1, "bbox/AP": 1.0}\n'), [], "a has no metrics"),
-        (remove("a/results.json"), [], "a/results.json does not exist: .* with --eval-only MODEL"),
+        (not_evaluated, [], "a/results.json does not exist: .* with --eval-only MODEL"),
         (write_to("a/results.json", "[{"), [], "a/results.json cannot be read: Expecting"),
         (remove("a/config.yaml"), [], "a/config.yaml does not exist: ohem-d2 train writes it"),
         (write_to("a/config.yaml", "X: [1"), [], "a/config.yaml cannot be read: while parsing"),
         (
             remove("a/inference/clutter_voc_test"),
             [],
-            "same dataset. In a/inference: clutter_coco_test; in <.*: clutter_voc_test",
+            "same dataset. a: clutter_coco_test; <.*: clutter_voc_test",
         ),
-        (remove("a/inference"), [], "In a/inference: none; in .* ohem-d2 train --eval-only"),
+        (remove("a/inference"), [], "a: none; .* ohem-d2 train --eval-only"),
         (remove(RING), [], f"{RING} is missing"),
         (write_to(RING, "no_image 0.5 1 1 2 2\n"), [], "on 1 images .* The first is no_image"),
-        (remove("datasets/clutter/ImageSets"), [], r"\(a/inference\) needs .*test.txt, which does"),
+        (
+            remove("datasets/clutter/ImageSets"),
+            [],
+            r"\(a/inference/.*\) needs .*test.txt",
+        ),
         (remove("datasets/clutter/JPEGImages"), [], "The image .*test_00000..jpg cannot be read"),
     ],
 )
@@ -205,6 +216,47 @@ def test_a_dataset_that_is_not_registered(root, run):
         SystemExit, match=r"^compare_runs.py: mine, .* registered. Name .* with --import"
     ):
         run("a", RUN_B, "--output", "page")
+
+
+class PlainTrainer(DefaultTrainer):
+    """
+    As in many a pipeline: nothing of this project.
+    """
+
+    @classmethod
+    def build_evaluator(cls, cfg, dataset_name, output_folder=None):
+        folder = os.path.join(cfg.OUTPUT_DIR, "inference")
+        return COCOEvaluator(dataset_name, output_dir=folder, use_fast_impl=False)
+
+
+def test_runs_of_a_default_trainer(root, run):
+    for folder, heads in (("plain_a", "StandardROIHeads"), ("plain_b", "OHEMROIHeads")):
+        options = ["SOLVER.MAX_ITER", 2, "SOLVER.STEPS", (), "MODEL.ROI_HEADS.NAME", heads]
+        options += ["OUTPUT_DIR", folder, "DATASETS.TEST", ("clutter_coco_test",)]
+        args = parse("--config-file", CONFIG, options=options)
+        cfg = load_config(CONFIG, *args.opts)
+        default_setup(cfg, args)
+        trainer = PlainTrainer(cfg)
+        trainer.train()
+        assert not Path(folder, "results.json").exists()
+    run("plain_a", "plain_b", "--output", "page")
+    text = Path("page/index.html").read_text()
+    assert "<h2>clutter_coco_test</h2>" in text
+    # The AP that the trainer logged, and that of each class.
+    ap = trainer.storage.latest()["bbox/AP-triangle"][0]
+    assert "plain, bbox" in text and f"{ap:.1f}" in text
+
+
+def test_results_in_metrics():
+    config = {"DATASETS": {"TEST": ["one", "two/2"]}}
+    lines = [
+        {"iteration": 1, "one/bbox/AP": 1.0, "two/2/segm/AP-cat": 2.0, "data_time": 0.1},
+        {"iteration": 2, "one/bbox/AP": 3.0, "roi_head/num_fg_samples": 4.0},
+    ]
+    assert compare_runs.results_of_metrics(lines, config) == [
+        {"dataset": "one", "test": "plain", "results": {"bbox": {"AP": 3.0}}},
+        {"dataset": "two/2", "test": "plain", "results": {"segm": {"AP-cat": 2.0}}},
+    ]
 
 
 def test_detections_of_coco(root, run, capsys):

@@ -21,5 +21,10 @@ def test_configs_are_found_by_name(tmp_path, monkeypatch):
 def test_a_name_that_is_wrong():
     with pytest.raises(InputError, match=f"is 'PascalVOC.*does not exist.* Did you mean {NAME}"):
         engine.load_config(NAME.replace("_ohem", "_ohme"))
-    with pytest.raises(InputError, match="no config demo"):  # a folder
-        model_zoo.get_config_file("demo")
+    with pytest.raises(InputError, match="has a config nowhere.yaml"):
+        model_zoo.get_config_file("nowhere.yaml")
+
+
+def test_configs_of_detectron2():
+    name = "COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml"
+    assert engine.load_config(name, ["SEED", "7"]).MODEL.RESNETS.DEPTH == 50

@@ -22,7 +22,6 @@ from conftest import (
     use_clutter,
 )
 from detectron2.config import get_cfg
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
 from detectron2.structures import ImageList
@@ -81,20 +80,6 @@ def test_snippets_of_test_time(snippet):
     predictor.model = names["model"]
     output = predictor(np.zeros((60, 80, 3), dtype=np.uint8))
     assert output["instances"].image_size == (60, 80)
-
-
-def test_snippets_of_own_data(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    coco, voc, config = snippets("docs/own_data.md")
-    exec(coco, {})
-    exec(voc, {})
-    exec(config, {})
-    cfg = load_config(tmp_path / "my_config.yaml")
-    assert cfg.MODEL.ROI_HEADS.NAME == "OHEMROIHeads"
-    datasets = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST, "my_voc_train", "my_voc_val")
-    assert set(datasets) <= set(DatasetCatalog.list())
-    types = {MetadataCatalog.get(x).evaluator_type for x in datasets}
-    assert types == {"coco", "pascal_voc"}
 
 
 def test_snippet_of_configs(tmp_path):

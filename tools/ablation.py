@@ -25,6 +25,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from ohem_d2.checkpoint import load_model
+from ohem_d2.data.datasets.by_path import folder_name
 from ohem_d2.engine import (
     InputError,
     check_inputs,
@@ -157,7 +158,7 @@ def begin(configs: dict[Row, CfgNode], output: Path, stack: ExitStack) -> list[T
     trials = []
     for row, cfg in configs.items():
         for dataset in cfg.DATASETS.TEST:
-            path = output / row.name / f"{dataset}.results"
+            path = output / row.name / f"{folder_name(dataset)}.results"
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 results = PartialResults(path, describe_trial(cfg, dataset, digests))
@@ -182,7 +183,7 @@ def finish(trials: list[Trial], output: Path) -> None:
         for row, dataset, cfg, results in remaining:
             bar.set_description(row.name)
             model = build_test_time_model(cfg, models[cfg.MODEL.WEIGHTS])
-            folder = str(output / row.name / dataset)
+            folder = str(output / row.name / folder_name(dataset))
             resumed = ResumedModel(model, results, bar)
             results.append(evaluate_dataset(cfg, resumed, dataset, folder))
 

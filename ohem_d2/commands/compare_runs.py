@@ -1,5 +1,5 @@
 """
-Compare two runs of ohem-d2 train on one page: curves, AP, kinds of errors, and the detections of
+Compare two trainings on one page: curves, AP, kinds of errors, and the detections of
 both on the images where they differ most.
 
     %(prog)s output/demo/faster_rcnn_R_18 output/demo/faster_rcnn_R_18_ohem
@@ -17,6 +17,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, BoxMode, Instances
 
 from ..data import handle_difficult_objects
+from ..data.datasets.by_path import folder_name, is_path
 from ..engine import InputError, import_module
 from ..engine.input_checks import check_dataset
 from ..evaluation.detection_files import (
@@ -25,6 +26,7 @@ from ..evaluation.detection_files import (
     read_coco_results,
     read_comp4_file,
 )
+from ..evaluation.testing import PLAIN
 from ..utils import atomic_folder, read_metrics
 from ..visualization.comparison import (
     ComparedDataset,
@@ -33,6 +35,9 @@ from ..visualization.comparison import (
     write_comparison,
 )
 from .command_line import add_import_argument, exit_on_error, make_parser
+
+COCO_RESULTS = "coco_instances_results.json"
+TASKS = ("bbox", "segm", "keypoints")
 
 
 class Detection(NamedTuple):
@@ -55,7 +60,15 @@ def compare(
     if score_thresh is not None and not 0 <= score_thresh <= 1:
         raise InputError(f"--score-thresh must be from 0 to 1, not {score_thresh}.")
     run_a, run_b = map(read_run, folders, name_runs(*folders))
-    datasets = [read_dataset(name, folders) for name in find_datasets(*folders)]
+    files_a, files_b = map(find_detections, (run_a, run_b))
+    names = sorted(files_a.keys() & files_b.keys())
+    if not names:
+        raise InputError(
+            f"The runs were not evaluated on the same dataset. {folders[0]}: "
+            f"{', '.join(files_a) or 'none'}; {folders[1]}: {', '.join(files_b) or 'none'}. "
+            "ohem-d2 train --eval-only evaluates on DATASETS.TEST."
+        )
+    datasets = [read_dataset(x, (files_a[x], files_b[x])) for x in names]
     with atomic_folder(output) as folder:
         write_comparison(folder, (run_a, run_b), datasets, num_images, score_thresh)
 
@@ -81,20 +94,42 @@ def read_run(folder: Path, name: str) -> TrainedRun:
     if not any("total_loss" in x for x in metrics):
         raise InputError(
             f"{folder} has no metrics.json with the losses of a training. Give the OUTPUT_DIR "
-            "of ohem-d2 train without --eval-only."
+            "of a training, of ohem-d2 train without --eval-only."
         )
-    return TrainedRun(
-        name,
-        folder,
-        _read(folder / "config.yaml", yaml.safe_load, "ohem-d2 train writes it"),
-        metrics,
-        _read(
-            folder / "results.json",
-            json.load,
-            "ohem-d2 train writes it at the end of the training, or with --eval-only "
-            f"MODEL.WEIGHTS {folder}/model_final.pth OUTPUT_DIR {folder}",
-        ),
+    config = _read(
+        folder / "config.yaml",
+        yaml.safe_load,
+        "ohem-d2 train writes it, and so does detectron2's default_setup",
     )
+    file = folder / "results.json"
+    if not file.exists() and (results := results_of_metrics(metrics, config)):
+        return TrainedRun(name, folder, config, metrics, results)
+    remedy = (
+        "ohem-d2 train writes it at the end of the training, or with --eval-only "
+        f"MODEL.WEIGHTS {folder}/model_final.pth OUTPUT_DIR {folder}"
+    )
+    return TrainedRun(name, folder, config, metrics, _read(file, json.load, remedy))
+
+
+def results_of_metrics(
+    metrics: list[dict[str, float]], config: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """
+    Returns:
+        list[dict]: what a trainer that has no results.json, such as detectron2's DefaultTrainer,
+        logs of its last evaluation, in the form of results.json.
+    """
+    tests = config["DATASETS"]["TEST"]
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for line in metrics:  # later evaluations replace earlier ones
+        for key, value in line.items():
+            # "bbox/AP50", after the dataset if there are several.
+            dataset, _, rest = key.rpartition("/")[0].rpartition("/")
+            dataset = dataset or (tests[0] if len(tests) == 1 else "")
+            if dataset in tests and rest in TASKS:
+                tasks = found.setdefault(dataset, {})
+                tasks.setdefault(rest, {})[key.rpartition("/")[2]] = value
+    return [{"dataset": k, "test": PLAIN, "results": x} for k, x in found.items()]
 
 
 def _read(file: Path, load: Any, remedy: str) -> Any:
@@ -107,38 +142,40 @@ def _read(file: Path, load: Any, remedy: str) -> Any:
         raise InputError(f"{file} cannot be read: {e}") from e
 
 
-def find_datasets(a: Path, b: Path) -> list[str]:
+def find_detections(run: TrainedRun) -> dict[str, Path]:
     """
     Returns:
-        list[str]: the datasets that both runs were evaluated on.
+        dict[str, Path]: by dataset, the folder of a run's detections on it: one in `inference`, or
+        `inference` itself, where many a DefaultTrainer's evaluator writes.
     """
-    of_a, of_b = ({x.name for x in folder.glob("inference/*") if x.is_dir()} for folder in (a, b))
-    if not of_a & of_b:
-        raise InputError(
-            f"The runs were not evaluated on the same dataset. In {a}/inference: "
-            f"{', '.join(sorted(of_a)) or 'none'}; in {b}/inference: "
-            f"{', '.join(sorted(of_b)) or 'none'}. ohem-d2 train --eval-only evaluates on "
-            "DATASETS.TEST."
-        )
-    return sorted(of_a & of_b)
+    tests = run.config["DATASETS"]["TEST"]
+    names = {folder_name(x): x for x in (*DatasetCatalog.list(), *tests)}
+    root = run.folder / "inference"
+    found = {names.get(x.name, x.name): x for x in root.glob("*") if x.is_dir()}
+    if len(tests) == 1 and (root / COCO_RESULTS).is_file():
+        found.setdefault(tests[0], root)
+    return found
 
 
 def read_dataset(name: str, folders: tuple[Path, Path]) -> ComparedDataset:
     """
+    Args:
+        folders: of the detections of each run.
+
     Returns:
         ComparedDataset: the images of a dataset, with their objects and both runs' detections.
     """
-    if name not in DatasetCatalog.list():
+    if name not in DatasetCatalog.list() and not is_path(name):
         raise InputError(
             f"{name}, which both runs were evaluated on, is not registered. Name the Python module "
             "that registers it with --import."
         )
-    check_dataset(name, f"{folders[0]}/inference")
+    check_dataset(name, str(folders[0]))
     records = handle_difficult_objects(DatasetCatalog.get(name), [name], "ignore")
-    detections = [read_detections(name, x / "inference" / name) for x in folders]
+    detections = [read_detections(name, x) for x in folders]
     image_ids = {str(x["image_id"]) for x in records}
     for folder, detections_of_run in zip(folders, detections, strict=True):
-        check_image_ids(detections_of_run, image_ids, f"{folder}/inference/{name}")
+        check_image_ids(detections_of_run, image_ids, str(folder))
     return ComparedDataset(
         name,
         MetadataCatalog.get(name).thing_classes,
@@ -162,7 +199,7 @@ def read_detections(name: str, folder: Path) -> dict[str, list[Detection]]:
             for image_id, score, box in zip(*columns, strict=True):
                 detections.setdefault(image_id, []).append(Detection(box, score, category))
         return detections
-    file = folder / "coco_instances_results.json"
+    file = folder / COCO_RESULTS
     categories = metadata.get("thing_dataset_id_to_contiguous_id") or {
         i: i for i in range(len(metadata.thing_classes))
     }
@@ -215,7 +252,7 @@ def _xyxy(annotation: dict[str, Any]) -> list[float]:
 def main() -> None:
     parser = make_parser(__doc__)
     for letter in "ab":
-        parser.add_argument(f"run_{letter}", type=Path, help="the OUTPUT_DIR of ohem-d2 train")
+        parser.add_argument(f"run_{letter}", type=Path, help="the OUTPUT_DIR of a training")
     parser.add_argument("--output", type=Path, default=Path("output/compare"), help="a new folder")
     parser.add_argument(
         "--images",

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from ..checkpoint import load_model
 from ..data import build_annotated_loader, get_annotated_dicts
+from ..data.datasets.by_path import folder_name
 from ..engine import (
     InputError,
     check_inputs,
@@ -33,6 +34,7 @@ from ..engine import (
     import_module,
     load_config,
 )
+from ..engine.input_checks import check_dataset
 from ..evaluation import HardExampleList, find_hard_examples, write_coco_json, write_csv
 from ..modeling.roi_heads import check_minable
 from ..modeling.roi_heads.box_branch import box_predictors
@@ -180,9 +182,10 @@ def run(args: argparse.Namespace) -> Path:
     cfg = load_config(args.config_file, args.opts)
     fall_back_to_cpu(cfg)
     dataset = choose_dataset(cfg, args.dataset)
+    check_dataset(dataset, "--dataset" if args.dataset else "DATASETS.TRAIN")
     check_inputs(cfg, eval_only=True)
     records = load_records(cfg, dataset)
-    output = args.output or Path(cfg.OUTPUT_DIR, "hard_examples", dataset)
+    output = args.output or Path(cfg.OUTPUT_DIR, "hard_examples", folder_name(dataset))
     file = output / "hard_examples.json"
     # Existing pictures are not written again, so they must belong to the list.
     if not file.exists() and any((output / x).exists() for x in ("crops", "images")):

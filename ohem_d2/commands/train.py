@@ -21,11 +21,13 @@ from detectron2.utils.logger import setup_logger
 
 from ..checkpoint import AtomicCheckpointer, StrictCheckpointer
 from ..data import build_train_loader
+from ..data.datasets.by_path import folder_name
 from ..engine import (
     AccumulatingTrainer,
     check_inputs,
     describe_sampling,
     fall_back_to_cpu,
+    find_config,
     import_module,
     load_config,
 )
@@ -45,7 +47,7 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_evaluator(cls, cfg, dataset_name, output_folder=None):
         if output_folder is None:
-            output_folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
+            output_folder = os.path.join(cfg.OUTPUT_DIR, "inference", folder_name(dataset_name))
         return build_evaluator(dataset_name, output_folder, cfg.TEST.KEYPOINT_OKS_SIGMAS)
 
     @classmethod
@@ -93,6 +95,7 @@ def setup(args):
     """
     if args.module:
         import_module(args.module)
+    args.config_file = find_config(args.config_file)  # default_setup() prints it
     cfg = load_config(args.config_file, args.opts)
     falls_back = fall_back_to_cpu(cfg)
     check_inputs(cfg, args.eval_only, args.resume)

@@ -4,7 +4,7 @@ from .describe_sampling import describe_sampling
 from .digests import digest, digest_file
 from .import_module import import_module
 from .input_checks import check_inputs
-from .load_config import fall_back_to_cpu, load_config
+from .load_config import fall_back_to_cpu, find_config, load_config
 
 __all__ = [
     "AccumulatingTrainer",
@@ -14,6 +14,7 @@ __all__ = [
     "digest",
     "digest_file",
     "fall_back_to_cpu",
+    "find_config",
     "import_module",
     "load_config",
 ]

@@ -10,11 +10,17 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.utils.file_io import PathManager
 
+from ..data.datasets.by_path import FORMS, is_path, register_by_path
 from ..data.difficult import check_practice
 from ..data.proposal_file import check_proposals, read_proposals
 from ..evaluation.build import evaluator_type
 from ..modeling.test_time.options import check_test_time_options
 from ..utils import InputError
+
+UNKNOWN_DATASET = (
+    "If a Python module of yours registers it, name that with --import. Files need no name: write "
+    f"{FORMS}."
+)
 
 __all__ = ["check_dataset", "check_inputs"]
 
@@ -76,10 +82,13 @@ def check_dataset(name: str, named_by: str) -> None:
     Raises:
         InputError: if it is missing.
     """
+    if is_path(name):
+        register_by_path(name)
     registered = DatasetCatalog.list()
     if name not in registered:
         raise InputError(
-            f"{named_by} names {name}, which is not registered." + _did_you_mean(name, registered)
+            f"{named_by} names {name}, which is not registered."
+            + (_did_you_mean(name, registered) or f" {UNKNOWN_DATASET}")
         )
     metadata = MetadataCatalog.get(name)
     paths = [metadata.get(x) for x in ("json_file", "image_root", "dirname")]
@@ -108,11 +117,12 @@ def _check_proposal_files(key: str, datasets: CfgNode) -> None:
     if len(names) != len(files):
         raise InputError(
             f"DATASETS.PROPOSAL_FILES_{key} has {len(files)} files for the {len(names)} datasets "
-            f"of DATASETS.{key}. MODEL.LOAD_PROPOSALS needs one for each. "
-            "Make them with `ohem-d2 proposals`."
+            f"of DATASETS.{key}. MODEL.LOAD_PROPOSALS needs one for each. Make them with "
+            "`ohem-d2 proposals`."
         )
     for name, file in zip(names, files, strict=True):
-        _check_file(f"DATASETS.PROPOSAL_FILES_{key}", file)
+        remedy = f"Make it: ohem-d2 proposals {name} {file}"
+        _check_file(f"DATASETS.PROPOSAL_FILES_{key}", file, remedy)
         if _is_remote(file):
             continue
         dataset_dicts = DatasetCatalog.get(name)
@@ -124,9 +134,9 @@ def _check_proposal_files(key: str, datasets: CfgNode) -> None:
             ) from e
 
 
-def _check_file(key: str, path: str) -> None:
+def _check_file(key: str, path: str, remedy: str = "") -> None:
     if _is_missing(path):
-        raise InputError(f"{key} is {path}, which does not exist.")
+        raise InputError(f"{key} is {path}, which does not exist. {remedy}".rstrip())
 
 
 def _is_missing(path: str) -> bool:

@@ -19,6 +19,7 @@ from tabulate import tabulate
 from torch import nn
 
 from ..data import build_test_loader
+from ..data.datasets.by_path import folder_name
 from ..modeling import build_test_time_model
 from ..utils import atomic_file, atomic_folder, write_json
 from .build import build_evaluator
@@ -108,7 +109,7 @@ def evaluate_model(
             cfg,
             TimedModel(model),
             name,
-            os.path.join(cfg.OUTPUT_DIR, folder, name),
+            os.path.join(cfg.OUTPUT_DIR, folder, folder_name(name)),
             build_evaluator,
         )
         for name in cfg.DATASETS.TEST

@@ -1,0 +1,94 @@
+"""
+Datasets that are named by their files, instead of by a name that someone has registered.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Optional
+from xml.etree import ElementTree
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances, register_pascal_voc
+
+from ...utils import InputError
+
+__all__ = ["FORMS", "folder_name", "is_path", "register_by_path"]
+
+FORMS = "coco:JSON[:IMAGE_FOLDER] or voc:FOLDER:IMAGE_SET"
+
+
+def is_path(name: str) -> bool:
+    """
+    Whether a dataset is named by its files, in one of FORMS.
+    """
+    return name.startswith(("coco:", "voc:"))
+
+
+def folder_name(dataset: str) -> str:
+    """
+    Returns:
+        str: the name of a folder for the files about a dataset: its own name, unless it is a path.
+    """
+    return re.sub(r"[^\w.-]+", "_", dataset) if is_path(dataset) else dataset
+
+
+def register_by_path(name: str) -> None:
+    """
+    Register a dataset that is named by its files, unless it is already:
+
+    - ``coco:annotations/train.json:images``: a json file in COCO's format, and the folder that its
+      file names are relative to, by default its own;
+    - ``voc:VOC2007:trainval``: a folder in the layout of PASCAL VOC, and an image set in its
+      ImageSets/Main. Classes are those of all of its Annotations, in alphabetical order.
+
+    Args:
+        name (str): for which :func:`is_path` holds.
+
+    Raises:
+        InputError: if it is in another form, or its files are missing or cannot be read.
+    """
+    if name in DatasetCatalog.list():
+        return
+    kind, *parts = name.split(":")
+    if kind == "coco" and len(parts) in (1, 2):
+        _register_coco(name, *map(Path, parts))
+    elif kind == "voc" and len(parts) == 2:
+        _register_voc(name, Path(parts[0]), parts[1])
+    else:
+        raise InputError(f"The dataset {name} must be {FORMS}.")
+
+
+def _register_coco(name: str, file: Path, image_folder: Optional[Path] = None) -> None:
+    try:
+        content: Any = json.loads(file.read_text(encoding="utf-8"))
+        categories = sorted(content["categories"], key=lambda x: x["id"])
+        class_names = [str(x["name"]) for x in categories]
+    except OSError as e:
+        raise InputError(f"The dataset {name} needs {file}: {e.strerror}.") from e
+    except (ValueError, KeyError, TypeError) as e:
+        raise InputError(
+            f"{file} is not a json file in COCO's format: {type(e).__name__}: {e}"
+        ) from e
+    folder = image_folder or file.parent
+    if not folder.is_dir():
+        raise InputError(f"The dataset {name} needs the folder {folder}, which does not exist.")
+    register_coco_instances(name, {"thing_classes": class_names}, str(file), str(folder))
+
+
+def _register_voc(name: str, folder: Path, image_set: str) -> None:
+    file = folder / "ImageSets" / "Main" / f"{image_set}.txt"
+    if not file.is_file():
+        raise InputError(f"The dataset {name} needs {file}, which does not exist.")
+    class_names = set()
+    for annotations in (folder / "Annotations").glob("*.xml"):
+        try:
+            root = ElementTree.parse(annotations)
+        except ElementTree.ParseError as e:
+            raise InputError(f"{annotations} is not an XML file: {e}") from e
+        class_names |= {x.findtext("name", "") for x in root.iter("object")}
+    if not class_names - {""}:
+        raise InputError(f"{folder}/Annotations has no *.xml with the names of objects.")
+    # 2012: AP is the area under the curve; 2007 has the older one.
+    register_pascal_voc(name, str(folder), image_set, 2012, sorted(class_names - {""}))
+    MetadataCatalog.get(name).set(evaluator_type="pascal_voc")
