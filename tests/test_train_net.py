@@ -70,7 +70,7 @@ def test_train_kill_resume_evaluate(datasets, tmp_path):
     run_train_net("--resume", options=["OUTPUT_DIR", output])
     log = (output / "log.txt").read_text()
     assert f"Starting training from iteration {iteration + 1}" in log
-    assert "RoI sampling in training: OHEMROIHeads (online hard example mining), the 64 " in log
+    assert "RoI sampling in training: OHEMROIHeads (online hard example mining): the 64 " in log
     assert (output / "model_final.pth").exists() and last.read_text() == "model_final.pth"
     assert not list(output.glob("unfinished*"))
     final = torch.load(output / "model_final.pth", weights_only=False)
@@ -341,3 +341,16 @@ def test_tensorboard_shows_what_is_mined(datasets, tmp_path):
     ]
     assert len(shares) == 4 and sum(shares) == pytest.approx(1)
     assert {"ohem/loss_p90", "ohem/loss_kept_p90"} <= set(events.Tags()["scalars"])
+
+
+def test_a_warm_up_that_does_not_end(datasets, tmp_path):
+    use_clutter(datasets)
+    for options, is_warned in ((("--eval-only",), False), ((), True)):
+        output = tmp_path / str(is_warned)
+        arguments = parse(
+            *("--config-file", CONFIG, *options),
+            options=["MODEL.OHEM.WARMUP_ITERS", 12, "OUTPUT_DIR", output, "MODEL.WEIGHTS", CONFIG],
+        )
+        train_net.setup(arguments)
+        log = (output / "log.txt").read_text()
+        assert ("Mining never starts: MODEL.OHEM.WARMUP_ITERS is 12" in log) == is_warned

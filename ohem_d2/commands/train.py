@@ -16,6 +16,8 @@ from functools import partial
 
 from detectron2.engine import DefaultTrainer, default_argument_parser, default_setup, launch
 from detectron2.evaluation import verify_results
+from detectron2.modeling import ROI_HEADS_REGISTRY
+from detectron2.modeling.roi_heads import ROIHeads
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
@@ -25,14 +27,15 @@ from ..data.datasets.by_path import folder_name
 from ..engine import (
     AccumulatingTrainer,
     check_inputs,
-    describe_sampling,
     fall_back_to_cpu,
     find_config,
     import_module,
     load_config,
 )
 from ..evaluation import build_evaluator, evaluate_model
-from ..modeling import ImageTooLargeError
+from ..modeling import ImageTooLargeError, OHEMMixin
+from ..modeling.roi_heads.describe_sampling import describe_sampling
+from ..modeling.roi_heads.ohem import warmup_iters
 from ..modeling.test_time.options import uses_test_time_options, with_test_time_options
 from .command_line import add_import_argument, exit_on_error
 
@@ -40,6 +43,14 @@ logger = logging.getLogger("ohem_d2")
 
 
 class Trainer(DefaultTrainer):
+    @classmethod
+    def build_model(cls, cfg):
+        model = super().build_model(cfg)
+        roi_heads = getattr(model, "roi_heads", None)
+        if isinstance(roi_heads, ROIHeads) and not isinstance(roi_heads, OHEMMixin):
+            logger.info(f"RoI sampling in training: {describe_sampling(roi_heads)}")
+        return model
+
     @classmethod
     def build_train_loader(cls, cfg):
         return build_train_loader(cfg)
@@ -104,7 +115,12 @@ def setup(args):
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ohem_d2")
     if falls_back:
         logger.warning("MODEL.DEVICE is cuda, but CUDA is not available: using the CPU.")
-    logger.info(f"RoI sampling in training: {describe_sampling(cfg)}")
+    mines = issubclass(ROI_HEADS_REGISTRY.get(cfg.MODEL.ROI_HEADS.NAME), OHEMMixin)
+    if mines and not args.eval_only and warmup_iters(cfg) >= cfg.SOLVER.MAX_ITER:
+        logger.warning(
+            f"Mining never starts: MODEL.OHEM.WARMUP_ITERS is {warmup_iters(cfg)}, and "
+            f"SOLVER.MAX_ITER {cfg.SOLVER.MAX_ITER}."
+        )
     return cfg
 
 

@@ -1,6 +1,5 @@
 from ..utils import InputError
 from .accumulating_trainer import AccumulatingTrainer
-from .describe_sampling import describe_sampling
 from .digests import digest, digest_file
 from .import_module import import_module
 from .input_checks import check_inputs
@@ -10,7 +9,6 @@ __all__ = [
     "AccumulatingTrainer",
     "InputError",
     "check_inputs",
-    "describe_sampling",
     "digest",
     "digest_file",
     "fall_back_to_cpu",

@@ -2,6 +2,7 @@
 ROI heads that train on hard RoIs.
 """
 
+import logging
 import sys
 from typing import Any, Optional
 
@@ -20,6 +21,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
 from .box_branch import box_predictors
+from .describe_sampling import describe_sampling
 from .hard_roi_selection import nms_by_loss, take_hardest
 from .ignore_regions import IgnoreRegionsMixin
 from .mining_events import MiningMonitor, log_mining
@@ -28,6 +30,9 @@ from .roi_labels import label_rois, look_up_targets
 from .roi_loss import check_minable
 
 __all__ = ["OHEMMixin", "OHEMROIHeads", "OHEMRes5ROIHeads", "default_warmup_iters", "warmup_iters"]
+
+# A child of detectron2's, whose handlers every trainer sets up.
+logger = logging.getLogger("detectron2.ohem_d2")
 
 
 def default_warmup_iters(lr_warmup_iters: int, max_iter: int) -> int:
@@ -172,6 +177,7 @@ class OHEMMixin(IgnoreRegionsMixin):
         self.ohem_mining_batch_size = ohem_mining_batch_size
         self.ohem_mining_half_precision = ohem_mining_half_precision
         self.ohem_monitor = ohem_monitor or MiningMonitor()
+        self._has_logged_sampling = False
 
     def _check_labels(self) -> None:
         """
@@ -222,11 +228,20 @@ class OHEMMixin(IgnoreRegionsMixin):
         if not self.training:
             return super().forward(images, features, proposals, targets)
         assert targets, "'targets' argument is required during training"
+        self._log_sampling()
         if get_event_storage().iter < self.ohem_warmup_iters:
             proposals, losses = super().forward(images, features, proposals, targets)
         else:
             proposals, losses = self.forward_hard_rois(images, features, proposals, targets)
         return proposals, self._connect(losses)
+
+    def _log_sampling(self) -> None:
+        """
+        Once: in any trainer, and only if it trains.
+        """
+        if not self._has_logged_sampling:
+            self._has_logged_sampling = True
+            logger.info(f"RoI sampling in training: {describe_sampling(self)}")
 
     def forward_hard_rois(
         self,
