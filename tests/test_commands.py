@@ -2,15 +2,19 @@
 The command `ohem-d2`, and what a wheel of the package holds.
 """
 
+import os
+import re
 import subprocess
 import sys
 import zipfile
 
 import pytest
 from conftest import ROOT
+from tiny_training import CONFIG, TINY
 
 from ohem_d2 import __main__ as cli
 from ohem_d2 import __version__
+from ohem_d2.data.datasets.clutter import generate_clutter
 
 
 def run(monkeypatch, *arguments):
@@ -53,6 +57,25 @@ def test_the_scripts_are_the_commands(script):
     command = [sys.executable, "-W", "ignore", ROOT / script, "--help"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert result.stdout.startswith(f"usage: {script.rpartition('/')[2]} ")
+
+
+@pytest.mark.slow
+def test_no_warning_of_a_dependency(tmp_path):
+    generate_clutter(str(tmp_path / "datasets"), 0, {"train": 2, "test": 2})
+    options = [*TINY, "SOLVER.MAX_ITER", "1", "OUTPUT_DIR", "output", "SOLVER.STEPS", "()"]
+    command = [sys.executable, "-m", "ohem_d2", "train", "--config-file", CONFIG, *options]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run(
+        [*command, "DATASETS.TEST", "('clutter_voc_test', 'clutter_coco_test')"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    printed = result.stdout + result.stderr
+    assert "AP50" in printed
+    assert not re.search(r"\w+Warning: ", printed), printed
 
 
 @pytest.mark.slow
