@@ -122,11 +122,20 @@ def test_page(write, open_page, scheme, viewport):
         [ODD[2], "-", "-", "-"],
     ]
     # Right, missed, background, localization, class, duplicate; precision 2/3, recall 2/3, F1 2/3.
-    assert errors[0] == ["0.1", "A", "2", "1", "0", "0", "1", "0", "67", "67", "67"]
-    assert errors[1] == ["", "B", "2", "1", "0", "1", "0", "0", "67", "67", "67"]
+    assert errors[0] == ["0.1", "A", "2", "1", "0", "0", "1", "0", "67 %", "67 %", "67 %"]
+    assert errors[1] == ["", "B", "2", "1", "0", "1", "0", "0", "67 %", "67 %", "67 %"]
     # Nothing has a score of .9 in B. Without detections there is no precision.
-    assert errors[9] == ["", "B", "0", "3", "0", "0", "0", "0", "-", "0", "0"]
-    assert [x[0] for x in errors[10:]] == ["0.90, best F1", "0.70, best F1"]
+    assert errors[9] == ["", "B", "0", "3", "0", "0", "0", "0", "-", "0 %", "0 %"]
+    assert [x[0] for x in errors[10:12]] == ["0.90, best F1", "0.70"]
+    assert [x[0] for x in errors[12:]] == ["0.90, same precision", "0.70"]
+    # It begins with this, and a list of contents.
+    (verdict,) = page.locator("dl + p").all_text_contents()
+    assert verdict == (
+        f"{ODD[0]}: AP 30.0 (A), 31.0 (B), +1.0. At the same precision, 67%, scores of at least "
+        "0.90 (A), 0.70 (B), and a recall of 67% (A), 67% (B)."
+    )
+    for link in page.locator("nav a").all():
+        assert page.locator(link.get_attribute("href")).count() == 1
 
     groups = page.locator("details:has(.pair)").all()
     summaries = [x.locator("summary").text_content() for x in groups]
@@ -199,6 +208,24 @@ def test_nothing_differs(write, dataset, open_page):
     assert "Only the output folder." in text
     assert "no test on this dataset in common" in text
     assert text.count("On no image.") == 2 and page.locator(".pair").count() == 0
+
+
+def test_images_are_shown_once(dataset, tmp_path):
+    other = dataset._replace(name="other", images=dataset.images[::-1])
+    folder = tmp_path / "page"
+    folder.mkdir()
+    lines = write_comparison(folder, RUNS, [dataset, other], 24)
+    assert lines[1] == "other: no test in common."
+    text = (folder / "index.html").read_text()
+    assert text.count("<h3>Errors</h3>") == 1
+    assert "These are the images of &lt;img" in text
+
+
+def test_a_run_without_detections(write, dataset):
+    images = [x._replace(detections=(x.detections[0], x.detections[1][:0])) for x in dataset.images]
+    text = write(dataset=dataset._replace(images=images)).read_text()
+    assert "B has no detections on these images" in text
+    assert "A has no detections" not in text and "same precision" not in text
 
 
 def test_an_image_that_is_missing(write, dataset):

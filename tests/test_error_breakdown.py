@@ -21,7 +21,9 @@ from ohem_d2.evaluation.error_breakdown import (
     ErrorCounts,
     count_errors,
     find_best_threshold,
+    find_threshold_of_precision,
     judge_detections,
+    rank_detections,
 )
 
 SIZE = (100, 100)
@@ -165,18 +167,34 @@ def test_counts():
     assert math.isnan(count_errors([], 0.5).recall)
 
 
+def best_threshold(judgements):
+    return find_best_threshold(rank_detections(judgements))
+
+
 def test_best_threshold():
     # F1 = 2 right / (detections + 3 objects), by threshold. Those of .6 come together.
     #   .9: 2 / (1 + 3) = .5,  .6: 2 / (3 + 3) = .33,  .4: 4 / (4 + 3) = .57,  .2: 4 / (5 + 3) = .5
-    assert find_best_threshold(JUDGEMENTS) == pytest.approx(0.4)
+    assert best_threshold(JUDGEMENTS) == pytest.approx(0.4)
     # Of the first image alone, with two objects: .9: 2 / (1 + 2), which is the largest.
-    assert find_best_threshold(JUDGEMENTS[:1]) == pytest.approx(0.9)
+    assert best_threshold(JUDGEMENTS[:1]) == pytest.approx(0.9)
     # The first alone would have 2 / (1 + 2) = .67, but all of .5 come together: 2 / (3 + 2) = .4.
     # From .3 on it is 4 / (5 + 2) = .57.
     nothing = [30, 30, 40, 40]
     boxes = [(OBJECT, 0.5, 0), (OBJECT, 0.5, 0), (nothing, 0.5, 0), (FAR, 0.3, 0), (FAR, 0.3, 0)]
-    assert find_best_threshold([judge(boxes, [(OBJECT, 0), (FAR, 0)])]) == pytest.approx(0.3)
-    assert find_best_threshold([judge([], [(OBJECT, 0)])]) == 1.0
+    assert best_threshold([judge(boxes, [(OBJECT, 0), (FAR, 0)])]) == pytest.approx(0.3)
+    assert best_threshold([judge([], [(OBJECT, 0)])]) == 1.0
+
+
+def test_the_threshold_of_a_precision():
+    # Right of all, by threshold: .9: 1 of 1, .6: 1 of 3, .4: 2 of 4, .2: 2 of 5.
+    ranking = rank_detections(JUDGEMENTS)
+    assert ranking.thresholds.tolist() == pytest.approx([0.9, 0.6, 0.4, 0.2])
+    assert ranking.precision.tolist() == pytest.approx([1, 1 / 3, 1 / 2, 2 / 5])
+    assert ranking.recall.tolist() == pytest.approx([1 / 3, 1 / 3, 2 / 3, 2 / 3])
+    for precision, expected in ((1.0, 0.9), (0.6, 0.9), (0.45, 0.4), (0.4, 0.2), (0.0, 0.2)):
+        assert find_threshold_of_precision(ranking, precision) == pytest.approx(expected)
+    wrong = rank_detections([judge([(FAR, 0.5, 0)], [(OBJECT, 0)])])
+    assert find_threshold_of_precision(wrong, 0.1) is None
 
 
 def slow_verdicts(detections, objects, ignored):

@@ -48,8 +48,11 @@ class Detection(NamedTuple):
 
 def compare(
     folders: tuple[Path, Path], output: Path, num_images: int, score_thresh: Optional[float]
-) -> None:
+) -> list[str]:
     """
+    Returns:
+        list[str]: what the page says first, a line for each dataset.
+
     Raises:
         InputError: for what cannot be compared.
     """
@@ -70,7 +73,7 @@ def compare(
         )
     datasets = [read_dataset(x, (files_a[x], files_b[x])) for x in names]
     with atomic_folder(output) as folder:
-        write_comparison(folder, (run_a, run_b), datasets, num_images, score_thresh)
+        return write_comparison(folder, (run_a, run_b), datasets, num_images, score_thresh)
 
 
 def name_runs(a: Path, b: Path) -> list[str]:
@@ -272,5 +275,6 @@ def main() -> None:
     with exit_on_error():
         if args.module:
             import_module(args.module)
-        compare((args.run_a, args.run_b), args.output, args.images, args.score_thresh)
+        lines = compare((args.run_a, args.run_b), args.output, args.images, args.score_thresh)
+    print(*lines, sep="\n")
     print(f"Open {args.output / 'index.html'}")

@@ -14,7 +14,7 @@ Shapes: N detections and G objects of an image.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import torch
 from detectron2.structures import Boxes, Instances, pairwise_ioa, pairwise_iou
@@ -27,9 +27,12 @@ __all__ = [
     "WRONG",
     "ErrorCounts",
     "Judgement",
+    "Ranking",
     "count_errors",
     "find_best_threshold",
+    "find_threshold_of_precision",
     "judge_detections",
+    "rank_detections",
 ]
 
 # From the first IoU on, a box is on an object; below the second, it is unrelated to the object.
@@ -162,20 +165,58 @@ def count_errors(judgements: Sequence[Judgement], score_thresh: float) -> ErrorC
     return ErrorCounts(right, num_objects - right, {x: by_verdict[x] for x in WRONG})
 
 
-def find_best_threshold(judgements: Sequence[Judgement]) -> float:
+class Ranking(NamedTuple):
+    """
+    The detections of some images by decreasing score: T thresholds, each a score, and what has at
+    least that score.
+    """
+
+    thresholds: Tensor  # (T,) decreasing
+    right: Tensor  # (T,) of int64, right detections
+    counts: Tensor  # (T,) of int64, all detections but ignored ones
+    num_objects: int
+
+    @property
+    def precision(self) -> Tensor:
+        return self.right / self.counts
+
+    @property
+    def recall(self) -> Tensor:
+        return self.right / self.num_objects  # NaN without objects
+
+    @property
+    def f1(self) -> Tensor:
+        return 2 * self.right / (self.counts + self.num_objects)
+
+
+def rank_detections(judgements: Sequence[Judgement]) -> Ranking:
+    scores = torch.cat([x.scores for x in judgements])
+    verdicts = torch.cat([x.verdicts for x in judgements])
+    num_objects = sum(len(x.found_scores) for x in judgements)
+    scores, order = scores[verdicts != IGNORED].sort(descending=True)
+    right = (verdicts[verdicts != IGNORED][order] == RIGHT).cumsum(0)
+    counts = torch.arange(1, len(scores) + 1)
+    # A threshold cannot separate equal scores.
+    is_last = torch.ones(len(scores), dtype=torch.bool)
+    is_last[:-1] = scores[1:] != scores[:-1]
+    return Ranking(scores[is_last], right[is_last], counts[is_last], num_objects)
+
+
+def find_best_threshold(ranking: Ranking) -> float:
     """
     Returns:
         float: the score threshold that maximizes F1, the highest if there are several. 1 if no
         detection counts.
     """
-    scores = torch.cat([x.scores for x in judgements])
-    verdicts = torch.cat([x.verdicts for x in judgements])
-    num_objects = sum(len(x.found_scores) for x in judgements)
-    scores, order = scores[verdicts != IGNORED].sort(descending=True)
-    if not len(scores):
+    if not len(ranking.thresholds):
         return 1.0
-    right = (verdicts[verdicts != IGNORED][order] == RIGHT).cumsum(0)
-    f1 = 2 * right / (torch.arange(1, len(scores) + 1) + num_objects)
-    # A threshold cannot separate equal scores.
-    f1[:-1][scores[1:] == scores[:-1]] = -1
-    return float(scores[f1.argmax()])
+    return float(ranking.thresholds[ranking.f1.argmax()])
+
+
+def find_threshold_of_precision(ranking: Ranking, precision: float) -> Optional[float]:
+    """
+    Returns:
+        float: the lowest score threshold with at least this precision. None if none has it.
+    """
+    thresholds = ranking.thresholds[ranking.precision >= precision]
+    return float(thresholds[-1]) if len(thresholds) else None

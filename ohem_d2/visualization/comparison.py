@@ -18,9 +18,12 @@ from ..evaluation.error_breakdown import (
     WRONG,
     ErrorCounts,
     Judgement,
+    Ranking,
     count_errors,
     find_best_threshold,
+    find_threshold_of_precision,
     judge_detections,
+    rank_detections,
 )
 from .curves import COLORS, Run, draw_scalars, find_scalars
 from .page import write_page
@@ -33,6 +36,7 @@ LETTERS = ("A", "B")  # in pictures, because matplotlib's font lacks characters 
 LONGER_SIDE = 800  # of the pictures, in pixels
 LABEL_SIZE = 0.028  # of the width of a picture
 NONE = "-"  # a missing number
+BEST, SAME_PRECISION = "best F1", "same precision"
 
 
 class TrainedRun(NamedTuple):
@@ -89,7 +93,7 @@ class Row(NamedTuple):
 
 class Level(NamedTuple):
     """
-    The detections above a score threshold.
+    The detections of both runs above a score threshold of each.
     """
 
     label: str
@@ -115,7 +119,7 @@ def write_comparison(
     datasets: Sequence[ComparedDataset],
     num_images: int,
     score_thresh: Optional[float] = None,
-) -> None:
+) -> list[str]:
     """
     Write index.html and its pictures.
 
@@ -125,6 +129,9 @@ def write_comparison(
         score_thresh (float): hide detections with lower scores. None: the threshold of each run
             from :func:`find_best_threshold`.
 
+    Returns:
+        list[str]: what it says first, a line for each dataset.
+
     Raises:
         InputError: if an image that is shown cannot be read.
     """
@@ -133,6 +140,20 @@ def write_comparison(
     scalars = find_scalars(curves)
     draw_scalars(folder / "curves.png", curves, scalars)
     pictures = Pictures(folder)
+    sections: list[dict[str, Any]] = []
+    for i, dataset in enumerate(datasets):
+        files = {x.file_name for x in dataset.images}
+        same = [x["name"] for x in sections if x["files"] == files]
+        section = {
+            "name": dataset.name,
+            "files": files,
+            "tests": compare_results(run_a.results, run_b.results, dataset.name),
+            "same_as": same[0] if same else None,
+        }
+        if not same:
+            section |= _compare_detections(dataset, pictures, i, num_images, score_thresh)
+        sections.append(section)
+    verdicts = [summarize(x) for x in sections]
     write_page(
         folder / "index.html",
         "comparison.html",
@@ -140,16 +161,38 @@ def write_comparison(
         config=compare_configs(run_a.config, run_b.config),
         scalars=scalars,
         label_size=LABEL_SIZE,
-        datasets=[
-            {
-                "name": dataset.name,
-                "tests": compare_results(run_a.results, run_b.results, dataset.name),
-                **_compare_detections(dataset, pictures, i, num_images, score_thresh),
-            }
-            for i, dataset in enumerate(datasets)
-        ],
+        datasets=sections,
+        verdicts=verdicts,
         wrong=WRONG,
     )
+    return verdicts
+
+
+def summarize(section: Mapping[str, Any]) -> str:
+    """
+    Args:
+        section: the template's variables for a dataset.
+
+    Returns:
+        str: a line, such as "cats: AP 30.1 (A), 31.3 (B), +1.2. At the same precision, 81 %, scores
+        of at least 0.78 (A), 0.31 (B), and a recall of 70 % (A), 74 % (B)."
+    """
+    words = []
+    for test, tables in section["tests"].items():
+        for row in tables.get("of all classes", []):
+            if row.label == "AP":
+                a, b, difference = row.cells()
+                task = "" if test == "plain, bbox" else f" ({test})"
+                words.append(f"AP{task} {a} (A), {b} (B), {difference}")
+    sentence = f"{section['name']}: {'; '.join(words) or 'no test in common'}."
+    for level in section.get("levels", []):
+        if level.label == SAME_PRECISION:
+            (thresh_a, thresh_b), (a, b) = level.thresholds, level.counts
+            sentence += (
+                f" At the same precision, {a.precision:.0%}, scores of at least {thresh_a:.2f} "
+                f"(A), {thresh_b:.2f} (B), and a recall of {a.recall:.0%} (A), {b.recall:.0%} (B)."
+            )
+    return sentence
 
 
 def compare_configs(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
@@ -238,14 +281,22 @@ def _compare_detections(
         [judge_detections(x.detections[i], x.objects, x.ignored) for x in dataset.images]
         for i in range(2)
     )
-    best = find_best_threshold(judged_a), find_best_threshold(judged_b)
-    thresholds = {f"{x:.1f}": (x, x) for x in SCORES} | {"best F1": best}
+    ranked_a, ranked_b = rank_detections(judged_a), rank_detections(judged_b)
+    best = find_best_threshold(ranked_a), find_best_threshold(ranked_b)
+    thresholds = {f"{x:.1f}": (x, x) for x in SCORES} | {BEST: best}
+    # That of A at its best.
+    precision = count_errors(judged_a, best[0]).precision
+    same = find_threshold_of_precision(ranked_b, precision) if precision > 0 else None
+    if same is not None:
+        thresholds[SAME_PRECISION] = best[0], same
     levels = [
         Level(label, (a, b), (count_errors(judged_a, a), count_errors(judged_b, b)))
         for label, (a, b) in thresholds.items()
     ]
     picture = f"errors_{index + 1}.png"
     draw_errors(pictures.folder / picture, levels)
+    curve = f"precision_{index + 1}.png"
+    draw_precision(pictures.folder / curve, (ranked_a, ranked_b), best)
 
     shown_from = best if score_thresh is None else (score_thresh, score_thresh)
     errors_a, errors_b = (
@@ -258,6 +309,12 @@ def _compare_detections(
         "num_objects": sum(len(x.objects) for x in dataset.images),
         "levels": levels,
         "errors": picture,
+        "precision": curve,
+        "without_detections": [
+            letter
+            for letter, x in zip(LETTERS, (judged_a, judged_b), strict=True)
+            if not sum(len(y.scores) for y in x)
+        ],
         "shown_from": shown_from,
         "is_best": score_thresh is None,
         "groups": {
@@ -400,6 +457,28 @@ def describe(counts: ErrorCounts) -> str:
     return ", ".join(f"{n} {x}" for x, n in words.items() if n) or "nothing to find, and no error"
 
 
+def draw_precision(path: Path, rankings: Sequence[Ranking], best: Sequence[float]) -> None:
+    """
+    Draw precision by recall of both runs, and a dot where each has its best F1.
+    """
+    figure = Figure(figsize=(6.5, 4), dpi=110, layout="constrained")
+    ax = figure.subplots()
+    for letter, color, style, ranking, thresh in zip(
+        LETTERS, COLORS, ("-", "--"), rankings, best, strict=True
+    ):
+        recall, precision = (100 * x for x in (ranking.recall, ranking.precision))
+        ax.plot(recall, precision, style, color=color, label=letter)
+        at = (ranking.thresholds >= thresh).sum() - 1
+        if at >= 0:
+            ax.plot(recall[at], precision[at], "o", color=color)
+    ax.set_xlim(0, 100)
+    ax.set_ylim(0, 102)
+    ax.set_xlabel("recall, %", fontsize=8)
+    ax.set_ylabel("precision, %", fontsize=8)
+    _style(ax)
+    figure.savefig(path)
+
+
 def draw_errors(path: Path, levels: Sequence[Level]) -> None:
     """
     Draw a panel for right detections, missed objects and each kind of error, with bars of both runs
@@ -419,7 +498,7 @@ def draw_errors(path: Path, levels: Sequence[Level]) -> None:
                 edgecolor="white",
                 label=letter,
             )
-        _finish(ax, kind, [x.label for x in levels])
+        _finish(ax, kind, [x.label.replace(" ", "\n") for x in levels])
     figure.savefig(path)
 
 
@@ -427,6 +506,10 @@ def _finish(ax: Axes, title: str, labels: Sequence[str]) -> None:
     ax.set_title(title, fontsize=9)
     ax.set_xticks(range(len(labels)), labels)
     ax.set_xlabel("score of at least", fontsize=8)
+    _style(ax)
+
+
+def _style(ax: Axes) -> None:
     ax.tick_params(labelsize=8)
     ax.grid(axis="y", alpha=0.3)
     ax.set_axisbelow(True)
