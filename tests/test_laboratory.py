@@ -395,6 +395,33 @@ def recorded(aps):
     return pd.DataFrame(lines)
 
 
+def test_collapsed_runs_by_hand():
+    variants = [Variant(x, 64, rate) for x in ("random", "OHEM") for rate in (0.01, 0.02)]
+    tried = TRIED._replace(variants=tuple(variants))
+    aps = {
+        # Of OHEM's runs, 20 is half of 40, and 20.9 is less than half of 42.
+        ("cards", 0): (40, 42),
+        ("cards", 2): (20, 20.9),
+        # Nothing is compared with a run of random sampling that diverged.
+        ("pests", 0): (None, 30),
+        ("pests", 2): (0, None),
+        ("cards", 1): (None,),
+        ("cards", 3): (50,),
+    }
+    lines = [
+        line_of(tried.run(dataset, variants[i], seed), ap)
+        for (dataset, i), values in aps.items()
+        for seed, ap in zip(tried.seeds, values, strict=False)
+    ]
+    runs = pd.DataFrame(lines).fillna({"AP": 0.0})
+    rows = [
+        [x.strip() for x in y.strip("|").split("|")]
+        for y in tables.stability_table(runs, tried).splitlines()
+    ]
+    assert rows[0] == ["recipe", "collapsed, rate 0.01", "collapsed, rate 0.02"]
+    assert rows[2:] == [["Random sampling", "0 of 3", "-"], ["OHEM", "2 of 3", "-"]]
+
+
 def test_best_settings_by_hand():
     runs = recorded(
         {

@@ -19,6 +19,7 @@ __all__ = [
     "difference",
     "experiment_tables",
     "settings_table",
+    "stability_table",
     "summary_table",
 ]
 
@@ -139,6 +140,30 @@ def settings_table(runs: pd.DataFrame, experiment: Experiment) -> str:
                     **{f"AP, rate {x:g}": number(cells.get(x, math.nan)) for x in rates},
                 }
             )
+    return make_table(rows)
+
+
+def stability_table(runs: pd.DataFrame, experiment: Experiment) -> str:
+    """
+    Returns:
+        str: for each recipe and learning rate, how many runs collapsed, "1 of 6": those that
+        diverged, or ended below half of the AP of the experiment's first recipe with the same
+        dataset, rate and seed. "-" where that diverged itself or is not recorded.
+    """
+    first = experiment.variants[0].recipe
+    reference = {x.learning_rate: x for x in experiment.variants if x.recipe == first}
+    rows = []
+    for recipe in dict.fromkeys(x.recipe for x in experiment.variants):
+        row = {"recipe": RECIPES[recipe].title}
+        for variant in (x for x in experiment.variants if x.recipe == recipe):
+            collapsed: list[bool] = []
+            for dataset in experiment.datasets:
+                beside = ap_by_seed(runs, experiment, dataset, reference[variant.learning_rate])
+                share = ap_by_seed(runs, experiment, dataset, variant) / beside[beside > 0]
+                collapsed += (share.dropna() < 0.5).tolist()
+            text = f"{sum(collapsed)} of {len(collapsed)}" if collapsed else "-"
+            row[f"collapsed, rate {variant.learning_rate:g}"] = text
+        rows.append(row)
     return make_table(rows)
 
 
