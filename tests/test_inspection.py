@@ -2,11 +2,16 @@
 The page of hard examples, in Chromium.
 """
 
+import contextlib
+import csv
+import io
+
 import cv2
 import numpy as np
 import pytest
 from detectron2.structures import BoxMode
 from pages import ODD_NAMES, fits_its_window
+from pycocotools.coco import COCO
 
 from ohem_d2.evaluation import HardExample
 from ohem_d2.evaluation.hard_examples import KINDS
@@ -23,7 +28,7 @@ def make_example(kind, file_name, loss, gt_class=0, pred_class=1, score=0.5):
     pred_box = [12.0, 10.0, 30.0, 40.0]
     gt_box = None if kind == "nothing annotated" else OBJECT
     return HardExample(
-        kind, file_name, [9.0, 9, 31, 41], None if gt_box is None else gt_class, gt_box,
+        kind, file_name, [9.0, 9, 31, 40 + loss], None if gt_box is None else gt_class, gt_box,
         pred_class, pred_box, score, loss, 0.5 * loss, 0.3 * loss, 0.2 * loss,
     )  # fmt: skip
 
@@ -54,9 +59,10 @@ def write_image(path):
 
 def write(folder, examples, records, class_names=ODD_NAMES):
     count = []
+    num_found = dict(zip(KINDS, (9, 2, 2, 2), strict=True))
     write_inspection(
-        folder, examples, records, class_names, 'Hard <b>"examples"</b>', {"Model": "<i>m</i>"},
-        lambda: count.append(1),
+        folder, examples, records, class_names, str(folder.parent), num_found,
+        'Hard <b>"examples"</b>', {"Model": "<i>m</i>"}, lambda: count.append(1),
     )  # fmt: skip
     return folder / "index.html", len(count)
 
@@ -103,14 +109,18 @@ def test_names_are_shown_and_not_executed(small, open_page):
     assert page.locator("section h2").all_text_contents() == [
         "Missed object (2)", "Wrong class (2)", "Poor localization (2)", "Nothing annotated (2)",
     ]  # fmt: skip
+    # Of the first kind, not all were kept.
+    notes = page.locator("section .note").all_text_contents()
+    assert [x.endswith("The hardest 2 of 9.") for x in notes] == [True, False, False, False]
+    assert page.locator(".tile .score").all_text_contents()[0] == "score 50\u00a0%"
+    assert page.locator(".tile .file").all_text_contents() == [x for x in FILES for _ in range(2)]
     described = [x.split("loss ")[0] for x in page.locator(".tile .text").all_text_contents()]
     assert described[0] == f"{ODD_NAMES[0]}: not found"
     assert described[2] == f"{ODD_NAMES[1]} → {ODD_NAMES[4]} 40\u00a0%"
     assert described[4] == f"{ODD_NAMES[2]}, IoU 0.90"  # 18 of 20 columns
     assert described[6] == f"nothing → {ODD_NAMES[2]} 20\u00a0%"
-    assert [x.get_attribute("title") for x in page.locator(".tile").all()] == [
-        x for x in FILES for _ in range(2)
-    ]
+    titles = [x.get_attribute("title") for x in page.locator(".tile").all()]
+    assert titles == [f"photos/{x}" for x in FILES for _ in range(2)]
     # All pictures exist.
     assert page.evaluate(
         "[...document.images].every(x => x.complete && x.naturalWidth > 0 || x.loading === 'lazy')"
@@ -176,7 +186,7 @@ def test_a_click_shows_the_whole_image(small, open_page, scheme, viewport):
         "IoU of the two boxes": "0.90", "Object or background": "2.500", "Which class": "1.500",
         "Box": "1.000", "Loss": "5.000",
     }  # fmt: skip
-    assert str(path.parent.parent / "photos" / FILES[1]) in page.locator("#facts").inner_text()
+    assert f"photos/{FILES[1]}" in page.locator("#facts").inner_text()
     assert "1 more on this image" in page.locator("#facts").inner_text()
 
     # The boxes lie on the image: the annotated one on the white object.
@@ -218,6 +228,58 @@ def test_keys(small, open_page):
     assert page.locator("#previous").is_disabled()
     page.locator("#close").click()
     assert not page.locator("#viewer").is_visible()
+
+
+def test_marks_are_kept_and_exported(small, open_page):
+    path, _ = small
+    page = open_page(path)
+    assert page.locator("#csv").is_disabled() and page.locator("#marked-count").inner_text() == (
+        "0 marked"
+    )
+    page.locator(".tile").nth(0).click()
+    page.keyboard.press("m")
+    page.keyboard.press("ArrowRight")
+    page.locator("#marks button.unsure").click()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("r")
+    page.keyboard.press("r")  # takes it back
+    page.keyboard.press("Escape")
+    page.locator(".tile").nth(6).click()
+    page.keyboard.press("r")
+    assert page.locator("#marks button.right").get_attribute("aria-pressed") == "true"
+    page.keyboard.press("Escape")
+
+    page.reload()
+    assert page.locator("#marked-count").inner_text() == "3 marked"
+    marks = [x for x in page.locator(".tile .mark").all_text_contents() if x]
+    assert marks == ["mistake", "unsure", "right"]
+    page.select_option("#marked", "none")
+    assert page.locator("#count").inner_text() == "5 of 8"
+    page.select_option("#marked", "right")
+    assert losses(page) == [7]
+
+    with page.expect_download() as download:
+        page.locator("#csv").click()
+    with open(download.value.path(), newline="", encoding="utf-8") as f:
+        rows = list(csv.DictReader(f))
+    assert [x["mark"] for x in rows] == ["mistake", "unsure", "right"]
+    assert rows[0]["file_name"] == f"photos/{FILES[0]}" and rows[0]["gt_class"] == ODD_NAMES[0]
+    # Of a missed object, the object; otherwise the prediction.
+    corners = [[float(x[k]) for k in ("x0", "y0", "x1", "y1")] for x in rows]
+    assert corners == [OBJECT, OBJECT, [12, 10, 30, 40]]
+
+    with page.expect_download() as download:
+        page.locator("#coco").click()
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO(download.value.path())
+    assert [x["file_name"] for x in coco.loadImgs([1, 4])] == [
+        f"photos/{x}" for x in (FILES[0], FILES[3])
+    ]
+    annotations = coco.loadAnns([1, 2, 3])
+    assert [x["attributes"]["mark"] for x in annotations] == ["mistake", "unsure", "right"]
+    assert annotations[2]["bbox"] == [12, 10, 18, 30]
+    names = [coco.cats[x["category_id"]]["name"] for x in annotations]
+    assert names == [ODD_NAMES[0], ODD_NAMES[0], ODD_NAMES[2]]
 
 
 def test_ten_thousand_examples(tmp_path, open_page):

@@ -162,6 +162,8 @@ def write(
             hardest,
             by_name,
             metadata.thing_classes,
+            image_root,
+            examples.num_found,
             f"Hard examples of {dataset}",
             description,
             bar.update,

@@ -26,6 +26,7 @@ class HardExampleList:
 
     Attributes:
         num_images (int): how many images were seen.
+        num_found (dict[str, int]): how many examples of each kind they have.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class HardExampleList:
         self.description = {**description, "max_per_kind": max_per_kind}
         self.max_per_kind = max_per_kind
         self.num_images = 0
+        self.num_found = dict.fromkeys(KINDS, 0)
         self._by_kind: dict[str, list[HardExample]] = {x: [] for x in KINDS}
         if self.path.exists():
             self._read()
@@ -56,6 +58,8 @@ class HardExampleList:
             examples: of the next image.
         """
         self.num_images += 1
+        for x in examples:
+            self.num_found[x.kind] += 1
         self._insert(examples)
 
     def hardest(self) -> list[HardExample]:
@@ -72,6 +76,7 @@ class HardExampleList:
         value = {
             "description": self.description,
             "num_images": self.num_images,
+            "num_found": self.num_found,
             "fields": HardExample._fields,
             "examples": self.hardest(),
         }
@@ -87,6 +92,7 @@ class HardExampleList:
         try:
             saved = json.loads(self.path.read_text())
             theirs, self.num_images = saved["description"], saved["num_images"]
+            self.num_found = {x: int(saved["num_found"][x]) for x in KINDS}
             examples = [HardExample(*x) for x in saved["examples"]]
         except (AttributeError, KeyError, TypeError, ValueError) as e:
             raise InputError(

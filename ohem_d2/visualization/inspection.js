@@ -8,6 +8,12 @@ const NOTES = {
   "poor localization": "An annotated object whose predicted box does not fit. Unclear borders, or a badly drawn box.",
   "nothing annotated": "A predicted object where none is annotated. A look-alike, or a missing box.",
 };
+// What a person can say of an example: the mark, its key, and its title.
+const MARKS = [
+  ["mistake", "m", "The annotation is wrong or missing (m)"],
+  ["right", "r", "The annotation is right, and the model is not (r)"],
+  ["unsure", "u", "Cannot be decided (u)"],
+];
 const STEP = 60; // tiles per kind at first, and with each click on "more"
 const element = (id) => document.getElementById(id);
 
@@ -56,22 +62,121 @@ function makePicture(source, view, boxes, lazy) {
   return make("div", { className: "picture" }, image, svg);
 }
 
+// ---- Marks, which the browser keeps for this page
+
+const STORE = `ohem_d2 ${location.pathname}`;
+const idOf = (example) => JSON.stringify([data.kinds[example.kind], fileName(example), example.roi]);
+const marks = new Map(readMarks());
+const markOf = (example) => marks.get(idOf(example)) ?? "";
+
+function readMarks() {
+  try {
+    return JSON.parse(localStorage.getItem(STORE)) ?? [];
+  } catch {
+    return []; // the browser keeps nothing: marks last until the page is closed
+  }
+}
+
+function mark(example, name) {
+  if (markOf(example) === name) marks.delete(idOf(example));
+  else marks.set(idOf(example), name);
+  try {
+    localStorage.setItem(STORE, JSON.stringify([...marks]));
+  } catch {} // as above
+}
+
+function save(name, type, text) {
+  const link = make("a", { download: name, href: URL.createObjectURL(new Blob([text], { type })) });
+  link.click();
+  URL.revokeObjectURL(link.href);
+}
+
+const isMarked = (example) => markOf(example) !== "";
+// Of a missed object, the object; otherwise what the model predicts.
+const shownBox = (x) => (data.kinds[x.kind] === "missed object" ? [x.gtBox, x.gtClass] : [x.predBox, x.predClass]);
+
+function exportCsv() {
+  const quote = (x) => `"${String(x).replaceAll('"', '""')}"`;
+  const columns = ["mark", "file_name", "kind", "gt_class", "pred_class", "score", "loss", "x0", "y0", "x1", "y1"];
+  const rows = data.examples.filter(isMarked).map((x) => [
+    markOf(x),
+    fileName(x),
+    data.kinds[x.kind],
+    x.gtBox ? className(x.gtClass) : "",
+    className(x.predClass),
+    x.score,
+    x.loss,
+    ...shownBox(x)[0],
+  ]);
+  save("marked.csv", "text/csv", [columns, ...rows].map((row) => row.map(quote).join(",") + "\r\n").join(""));
+}
+
+function exportCoco() {
+  const marked = data.examples.filter(isMarked);
+  const images = [...new Set(marked.map((x) => x.image))];
+  save(
+    "marked_coco.json",
+    "application/json",
+    JSON.stringify({
+      images: images.map((i) => ({
+        id: i + 1,
+        file_name: data.images[i].name,
+        width: data.images[i].size[0],
+        height: data.images[i].size[1],
+      })),
+      annotations: marked.map((x, i) => {
+        const [[x0, y0, x1, y1], category] = shownBox(x);
+        return {
+          id: i + 1,
+          image_id: x.image + 1,
+          category_id: category + 1,
+          bbox: [x0, y0, x1 - x0, y1 - y0],
+          area: (x1 - x0) * (y1 - y0),
+          iscrowd: 0,
+          score: x.score,
+          attributes: {
+            mark: markOf(x),
+            kind: data.kinds[x.kind],
+            annotated_class: x.gtBox ? className(x.gtClass) : "",
+            loss: x.loss,
+          },
+        };
+      }),
+      categories: data.classes.map((name, i) => ({ id: i + 1, name })),
+    }),
+  );
+}
+
 function makeTile(example, index, list) {
   const boxes = [["predicted", example.predBox]];
   if (example.gtBox) boxes.unshift(["annotated", example.gtBox]);
   const tile = make(
     "button",
-    { className: "tile", type: "button", title: shortName(example) },
+    { className: "tile", type: "button", title: fileName(example) },
     makePicture(example.picture, example.crop, boxes, true),
     make(
       "div",
       { className: "text" },
       describe(example),
       make("div", { className: "loss", textContent: `loss ${example.loss.toFixed(2)}` }),
+      make("div", { className: "score", textContent: `score ${percent(example.score)}` }),
+      make("div", { className: "file", textContent: shortName(example) }),
+      make("div", { className: "mark" }),
     ),
   );
   tile.addEventListener("click", () => view(list, index));
+  tiles.set(example, tile);
+  showMark(example);
   return tile;
+}
+
+const tiles = new Map(); // of the examples that are in the grid
+
+function showMark(example) {
+  const tile = tiles.get(example);
+  if (!tile) return; // further down than what is shown
+  tile.className = `tile ${markOf(example)}`;
+  tile.querySelector(".mark").textContent = markOf(example);
 }
 
 // ---- The grid
@@ -80,9 +185,11 @@ function chosen() {
   const kinds = new Set([...document.querySelectorAll("#kinds input:checked")].map((x) => +x.value));
   const wanted = element("class").value;
   const text = element("search").value.toLowerCase();
+  const marked = element("marked").value;
   return data.examples.filter(
     (x) =>
       kinds.has(x.kind) &&
+      (marked === "" || (markOf(x) || "none") === marked) &&
       (wanted === "" || x.gtClass === +wanted || x.predClass === +wanted) &&
       fileName(x).toLowerCase().includes(text),
   );
@@ -111,17 +218,21 @@ function showGroup(kind, examples, all) {
   more.addEventListener("click", showMore);
   showMore();
   const title = name[0].toUpperCase() + name.slice(1);
+  const listed = data.examples.filter((x) => x.kind === kind).length;
+  const found = data.found[kind];
+  const part = found > listed ? ` The hardest ${listed.toLocaleString("en")} of ${found.toLocaleString("en")}.` : "";
   return make(
     "section",
     {},
     make("h2", { textContent: `${title} (${examples.length})` }),
-    make("p", { className: "note", textContent: NOTES[name] }),
+    make("p", { className: "note", textContent: NOTES[name] + part }),
     grid,
     more,
   );
 }
 
 function showGroups() {
+  tiles.clear();
   const byKind = data.kinds.map(() => []);
   const examples = chosen().sort(ORDERS[element("sort").value]);
   for (const x of examples) byKind[x.kind].push(x);
@@ -129,6 +240,13 @@ function showGroups() {
   const groups = byKind.flatMap((x, kind) => (x.length ? [showGroup(kind, x, all)] : []));
   element("groups").replaceChildren(...groups);
   element("count").textContent = `${all.length} of ${data.examples.length}`;
+  countMarks();
+}
+
+function countMarks() {
+  const count = data.examples.filter(isMarked).length;
+  element("marked-count").textContent = `${count} marked`;
+  for (const id of ["csv", "coco"]) element(id).disabled = count === 0;
 }
 
 // ---- The viewer of one example
@@ -176,9 +294,18 @@ function view(list, index) {
     make("p", { textContent: image.name }),
     make("p", { className: "note", textContent: `${index + 1} of ${list.length}; ${others} more on this image` }),
   );
+  for (const x of element("marks").children) x.setAttribute("aria-pressed", markOf(example) === x.textContent);
   element("previous").disabled = index === 0;
   element("next").disabled = index === list.length - 1;
   if (!element("viewer").open) element("viewer").showModal();
+}
+
+function markViewed(name) {
+  const example = viewed.list[viewed.index];
+  mark(example, name);
+  view(viewed.list, viewed.index);
+  showMark(example);
+  countMarks();
 }
 
 // ---- Set-up
@@ -188,6 +315,14 @@ data.kinds.forEach((name, kind) => {
   const box = make("input", { type: "checkbox", value: kind, checked: true });
   element("kinds").append(make("label", {}, box, ` ${name} (${count})`));
 });
+for (const [name, , title] of MARKS) {
+  element("marked").append(make("option", { value: name, textContent: name }));
+  const button = make("button", { type: "button", className: name, title, textContent: name });
+  button.addEventListener("click", () => markViewed(name));
+  element("marks").append(button);
+}
+element("csv").addEventListener("click", exportCsv);
+element("coco").addEventListener("click", exportCoco);
 data.classes.forEach((name, i) => element("class").append(make("option", { value: i, textContent: name })));
 element("filters").addEventListener("input", showGroups);
 element("filters").addEventListener("submit", (event) => event.preventDefault());
@@ -197,6 +332,8 @@ element("close").addEventListener("click", () => element("viewer").close());
 element("viewer").addEventListener("keydown", (event) => {
   const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
   if (step) view(viewed.list, viewed.index + step);
+  const [name] = MARKS.find(([, key]) => key === event.key) ?? [];
+  if (name && !event.ctrlKey && !event.metaKey) markViewed(name);
 });
 element("viewer").addEventListener("click", (event) => {
   if (event.target === element("viewer")) element("viewer").close(); // a click outside

@@ -2,6 +2,7 @@
 A page of hard examples: a grid of crops, and the whole image of each.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ def write_inspection(
     examples: Sequence[HardExample],
     records: Mapping[str, dict[str, Any]],
     class_names: Sequence[str],
+    image_root: str,
+    num_found: Mapping[str, int],
     title: str,
     description: Mapping[str, str],
     advance: Callable[[], object],
@@ -39,6 +42,9 @@ def write_inspection(
         examples (Sequence[HardExample]): sorted by kind, the hardest first.
         records (Mapping[str, dict]): images by file name, in detectron2's dataset format.
         class_names (Sequence[str]): names of the foreground classes.
+        image_root (str): the folder that file names on the page are relative to.
+        num_found (Mapping[str, int]): how many examples of each kind there are, with those that are
+            not shown.
         title (str): title of the page.
         description (Mapping[str, str]): how it was made.
         advance (Callable): called after each image.
@@ -63,7 +69,7 @@ def write_inspection(
         )
         images.append(
             {
-                "name": file_name,
+                "name": os.path.relpath(file_name, image_root),
                 "picture": picture,
                 "size": [width, height],
                 "objects": [_to_object(x) for x in record["annotations"]],
@@ -77,7 +83,13 @@ def write_inspection(
         "inspection.html",
         title=title,
         description=description,
-        data={"kinds": KINDS, "classes": class_names, "images": images, "examples": shown},
+        data={
+            "kinds": KINDS,
+            "found": [num_found[x] for x in KINDS],
+            "classes": class_names,
+            "images": images,
+            "examples": shown,
+        },
     )
 
 
