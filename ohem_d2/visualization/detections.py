@@ -2,7 +2,7 @@
 Draws detections of several models. Needs matplotlib.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ def draw_detections(
     targets: Sequence[Instances],
     detections: dict[str, Sequence[Instances]],
     class_names: Sequence[str],
-    min_score: float = 0.3,
+    min_scores: Mapping[str, float],
 ) -> np.ndarray:
     """
     Draw a column for each image and a row for each model. Objects are white. A detection is right
@@ -33,7 +33,7 @@ def draw_detections(
         targets: the objects of each image.
         detections: for each model, by its name, the detections on each image, on the CPU.
         class_names: names of the classes.
-        min_score (float): detections with a lower score are not drawn.
+        min_scores: for each model, detections with a lower score are not drawn.
 
     Returns:
         np.ndarray: the picture in RGB, uint8 (H, W, 3).
@@ -45,7 +45,7 @@ def draw_detections(
             show_image(ax, image)
             for box in objects.gt_boxes.tensor.tolist():
                 draw_box(ax, box, "white", linewidth=2.5)
-            found = found[found.scores >= min_score]
+            found = found[found.scores >= min_scores[name]]
             verdicts = judge_detections(found, objects, no_regions).verdicts.tolist()
             for i, verdict in enumerate(verdicts):
                 color = RIGHT_COLOR if VERDICTS[verdict] == "right" else WRONG_COLOR
@@ -53,5 +53,5 @@ def draw_detections(
                 draw_box(ax, box, color, linewidth=1.4)
                 label = f"{class_names[found.pred_classes[i]]} {found.scores[i]:.0%}"
                 draw_label(ax, box, label, color)
-        row[0].set_ylabel(name, fontsize=11)
+        row[0].set_ylabel(f"{name}, score of at least {min_scores[name]:.2f}", fontsize=11)
     return render(figure)
