@@ -61,7 +61,7 @@ lint: setup
 
 # Each option is quoted because some contain parentheses.
 ablation: given-WEIGHTS given-CONFIG setup
-	@.venv/bin/python -W ignore tools/ablation.py --config-file "$(CONFIG)" --weights "$(WEIGHTS)" \
+	@.venv/bin/python -W ignore -m ohem_d2 ablation --config-file "$(CONFIG)" --weights "$(WEIGHTS)" \
 		$(if $(MULTI_SCALE_WEIGHTS),--multi-scale-weights "$(MULTI_SCALE_WEIGHTS)") \
 		--output "$(OUTPUT)" $(foreach x,$(OPTS),'$(x)')
 
@@ -79,10 +79,10 @@ SCREENSHOT = .venv/bin/python docs/figures/screenshot.py
 
 screenshots: setup
 	rm -rf $(PAGES)
-	.venv/bin/python -W ignore tools/inspect_hard_examples.py --output $(PAGES)/inspection \
+	.venv/bin/python -W ignore -m ohem_d2 inspect --output $(PAGES)/inspection \
 		--config-file $(CORRUPTED)/config.yaml --import benchmarks.corrupted_clutter \
 		MODEL.WEIGHTS $(CORRUPTED)/model_final.pth
-	.venv/bin/python -W ignore tools/compare_runs.py $(DEMO) $(DEMO)_ohem --output $(PAGES)/comparison
+	.venv/bin/python -W ignore -m ohem_d2 compare $(DEMO) $(DEMO)_ohem --output $(PAGES)/comparison
 	$(SCREENSHOT) $(PAGES)/inspection/index.html docs/hard_examples_grid.jpg \
 		--click "#kinds label:nth-of-type(1) input"
 	$(SCREENSHOT) $(PAGES)/inspection/index.html docs/hard_examples_image.jpg --dark \

@@ -14,6 +14,7 @@ COMMANDS = {
     "inspect": ("inspect_hard_examples", "show what is hard in a dataset for a trained model"),
     "compare": ("compare_runs", "compare two trainings on a page"),
     "evaluate": ("evaluate_detections", "evaluate detections in files"),
+    "ablation": ("ablation", "test with and without multiple scales, regression and voting"),
     "proposals": ("compute_proposals", "compute selective-search boxes"),
     "convert-weights": ("convert_weights", "make a checkpoint from a classifier's weights"),
     "convert-proposals": ("convert_proposals", "convert the boxes of Fast R-CNN's authors"),

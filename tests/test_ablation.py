@@ -8,13 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import ablation
 import numpy as np
 import pytest
 import torch
 from conftest import load_config, use_clutter
 from detectron2.modeling import build_model
 
+from ohem_d2.commands import ablation
 from ohem_d2.commands import train as train_net
 from ohem_d2.data.datasets.clutter import generate_clutter
 from ohem_d2.data.proposal_file import make_proposals, write_proposals
@@ -101,7 +101,7 @@ def start(datasets, *arguments):
     """
     program = """
 import sys, time
-import ablation
+from ohem_d2.commands import ablation
 
 forward = ablation.ResumedModel.forward
 
