@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import zipfile
 
 import pytest
 from conftest import ROOT
@@ -76,45 +75,3 @@ def test_no_warning_of_a_dependency(tmp_path):
     printed = result.stdout + result.stderr
     assert "AP50" in printed
     assert not re.search(r"\w+Warning: ", printed), printed
-
-
-@pytest.mark.slow
-def test_what_is_installed(tmp_path):
-    """
-    From a source release, and the wheel that is built from it: all code, configs and pages.
-    """
-    build = "from setuptools.build_meta import *; import sys; "
-    subprocess.run(
-        [sys.executable, "-c", build + f"print(build_sdist({str(tmp_path)!r}))"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    )
-    (release,) = tmp_path.glob("*.tar.gz")
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    offline = ["--no-deps", "--no-build-isolation"]
-    subprocess.run([*pip, "wheel", *offline, "--wheel-dir", tmp_path, release], check=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    files = set(zipfile.ZipFile(wheel).namelist())
-    for folder in ("ohem_d2", "configs"):
-        for x in (ROOT / folder).rglob("*"):
-            if x.is_file() and x.suffix in (".py", ".yaml", ".html", ".css", ".js", ".typed"):
-                name = x.relative_to(ROOT).as_posix()
-                assert ("ohem_d2/" * (folder == "configs") + name) in files
-
-    site = tmp_path / "site"
-    subprocess.run([*pip, "install", *offline, "--target", site, wheel], check=True)
-    name = "PascalVOC-Detection/fast_rcnn_VGG16_ohem.yaml"
-    code = f"import ohem_d2.model_zoo as zoo; print(zoo.get_config_file({name!r}))"
-    # The package installed comes before the one of this clone.
-    environment = {"PYTHONPATH": str(site)}
-    result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert result.stdout.strip() == str(site / "ohem_d2/configs" / name)
-    assert (site / "bin/ohem-d2").is_file()

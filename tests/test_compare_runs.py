@@ -137,11 +137,34 @@ def test_page_of_real_runs(root, open_page):
 
 def test_names_of_runs(tmp_path):
     def names(a, b):
-        return compare_runs.name_runs(tmp_path / a, tmp_path / b)
+        return compare_runs.name_runs([tmp_path / a, tmp_path / b])
 
     assert names("x/a", "y/b") == ["a", "b"]
     assert names("x/seed_1/out", "x/seed_2/out") == ["seed_1/out", "seed_2/out"]
     assert names("out", "x/out")[1] == "x/out"
+
+
+def test_seeds_of_two_recipes(root, run):
+    # B again, with another seed and an AP that is higher by 2.
+    shutil.copytree(RUN_B, "c")
+    config = Path("c/config.yaml").read_text()
+    Path("c/config.yaml").write_text(config.replace("SEED: 1", "SEED: 2"))
+    results = json.loads(Path("c/results.json").read_text())
+    results[0]["results"]["bbox"]["AP"] += 2
+    Path("c/results.json").write_text(json.dumps(results))
+    run("a", RUN_B, "c", "--output", "page")
+    text = Path("page/index.html").read_text()
+    ap = results[0]["results"]["bbox"]["AP"] - 1
+    assert f"{ap:.1f} ± 1.4" in text  # the mean, and 2 / sqrt(2)
+    assert f"<b>{html.escape(RUN_B)}</b>, c</dd>" in text
+    # Three recipes are not two.
+    Path("c/config.yaml").write_text(config.replace("MAX_ITER: 2", "MAX_ITER: 3"))
+    with pytest.raises(
+        SystemExit, match="The 3 runs have 3 configs, apart from SEED .*: a; <.*; c"
+    ):
+        run("a", RUN_B, "c", "--output", "other")
+    with pytest.raises(SystemExit, match="One run is not enough"):
+        run("a", "--output", "other")
 
 
 def remove(path):

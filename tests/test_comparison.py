@@ -93,7 +93,7 @@ def write(tmp_path, dataset):
     def write(runs=RUNS, dataset=dataset, num_images=24, **kwargs):
         folder = tmp_path / "page"
         folder.mkdir()
-        write_comparison(folder, runs, [dataset], num_images, **kwargs)
+        write_comparison(folder, tuple([x] for x in runs), [dataset], num_images, **kwargs)
         return folder / "index.html"
 
     return write
@@ -214,7 +214,7 @@ def test_images_are_shown_once(dataset, tmp_path):
     other = dataset._replace(name="other", images=dataset.images[::-1])
     folder = tmp_path / "page"
     folder.mkdir()
-    lines = write_comparison(folder, RUNS, [dataset, other], 24)
+    lines = write_comparison(folder, tuple([x] for x in RUNS), [dataset, other], 24)
     assert lines[1] == "other: no test in common."
     text = (folder / "index.html").read_text()
     assert text.count("<h3>Errors</h3>") == 1
@@ -269,7 +269,7 @@ def test_results_that_both_have():
     a = [result("plain", "x", bbox=both, segm={"AP": 3.0}), result("plain", "y", bbox={"AP": 9.0})]
     a += [result("voting", "x", bbox={"AP": 5.0}), result("2 rounds", "x", bbox={"AP": 5.0})]
     b = [result("2 rounds", "x", bbox={"AP": 6.0}), result("plain", "x", bbox=both)]
-    assert compare_results(a, b, "x") == {
+    assert compare_results([a], [b], "x") == {
         "plain, bbox": {
             "of all classes": [Row("AP", 1.0, 1.0)],
             "AP of a class": [Row("t-shirt", 1.0, 1.0)],
@@ -289,6 +289,19 @@ def test_results_that_both_have():
 )
 def test_row(a, b, cells):
     assert Row("AP", a, b).cells() == cells
+
+
+def test_means_over_runs():
+    def results(*values):
+        return [
+            [{"test": "plain", "dataset": "x", "results": {"bbox": {"AP": x, "AP50": 1.0}}}]
+            for x in values
+        ]
+
+    tables = compare_results(results(1.0, 3.0), results(5.0, None), "x")
+    ap, ap50 = tables["plain, bbox"]["of all classes"]
+    assert ap.cells() == ["2.0 ± 1.4", "5.0", "+3.0"]
+    assert ap50.cells() == ["1.0 ± 0.0", "1.0 ± 0.0", "0.0"]
 
 
 def test_counts_in_words():

@@ -1,6 +1,6 @@
 """
 Compare two trainings on one page: curves, AP, kinds of errors, and the detections of
-both on the images where they differ most.
+both on the images where they differ most. Of several seeds of each, AP is the mean.
 
     %(prog)s output/demo/faster_rcnn_R_18 output/demo/faster_rcnn_R_18_ohem
 """
@@ -47,9 +47,12 @@ class Detection(NamedTuple):
 
 
 def compare(
-    folders: tuple[Path, Path], output: Path, num_images: int, score_thresh: Optional[float]
+    folders: Sequence[Path], output: Path, num_images: int, score_thresh: Optional[float]
 ) -> list[str]:
     """
+    Args:
+        folders: of two runs, or of several seeds of two recipes.
+
     Returns:
         list[str]: what the page says first, a line for each dataset.
 
@@ -62,32 +65,56 @@ def compare(
         raise InputError(f"--images must be at least 0, not {num_images}.")
     if score_thresh is not None and not 0 <= score_thresh <= 1:
         raise InputError(f"--score-thresh must be from 0 to 1, not {score_thresh}.")
-    run_a, run_b = map(read_run, folders, name_runs(*folders))
-    files_a, files_b = map(find_detections, (run_a, run_b))
+    runs = [read_run(*x) for x in zip(folders, name_runs(folders), strict=True)]
+    runs_a, runs_b = find_recipes(runs)
+    files_a, files_b = map(find_detections, (runs_a[0], runs_b[0]))
     names = sorted(files_a.keys() & files_b.keys())
     if not names:
         raise InputError(
-            f"The runs were not evaluated on the same dataset. {folders[0]}: "
-            f"{', '.join(files_a) or 'none'}; {folders[1]}: {', '.join(files_b) or 'none'}. "
+            f"The runs were not evaluated on the same dataset. {runs_a[0].folder}: "
+            f"{', '.join(files_a) or 'none'}; {runs_b[0].folder}: {', '.join(files_b) or 'none'}. "
             "ohem-d2 train --eval-only evaluates on DATASETS.TEST."
         )
     datasets = [read_dataset(x, (files_a[x], files_b[x])) for x in names]
     with atomic_folder(output) as folder:
-        return write_comparison(folder, (run_a, run_b), datasets, num_images, score_thresh)
+        return write_comparison(folder, (runs_a, runs_b), datasets, num_images, score_thresh)
 
 
-def name_runs(a: Path, b: Path) -> list[str]:
+def name_runs(folders: Sequence[Path]) -> list[str]:
     """
     Returns:
         list[str]: the ends of the paths of the folders, as short as they differ.
     """
-    parts = [x.resolve().parts for x in (a, b)]
-    if parts[0] == parts[1]:
-        raise InputError(f"{a} and {b} are the same run.")
+    parts = [x.resolve().parts for x in folders]
+    for i, x in enumerate(parts):
+        if x in parts[:i]:
+            raise InputError(f"{folders[parts.index(x)]} and {folders[i]} are the same run.")
     count = 1
-    while parts[0][-count:] == parts[1][-count:]:
+    while len({x[-count:] for x in parts}) < len(parts):
         count += 1
     return ["/".join(x[-count:]) for x in parts]
+
+
+def find_recipes(runs: Sequence[TrainedRun]) -> tuple[list[TrainedRun], list[TrainedRun]]:
+    """
+    Returns:
+        A and B: the two runs, or those of each recipe if there are more. Runs of a recipe differ in
+        their seed and their folder alone.
+    """
+    if len(runs) == 2:
+        return [runs[0]], [runs[1]]
+    recipes: dict[str, list[TrainedRun]] = {}
+    for run in runs:
+        rest = {k: x for k, x in run.config.items() if k not in ("SEED", "OUTPUT_DIR")}
+        recipes.setdefault(json.dumps(rest, sort_keys=True), []).append(run)
+    if len(recipes) != 2:
+        listed = "; ".join(" ".join(str(y.folder) for y in x) for x in recipes.values())
+        raise InputError(
+            f"The {len(runs)} runs have {len(recipes)} configs, apart from SEED and OUTPUT_DIR: "
+            f"{listed}. Give two runs, or several seeds of two recipes."
+        )
+    runs_a, runs_b = recipes.values()
+    return runs_a, runs_b
 
 
 def read_run(folder: Path, name: str) -> TrainedRun:
@@ -254,8 +281,13 @@ def _xyxy(annotation: dict[str, Any]) -> list[float]:
 
 def main() -> None:
     parser = make_parser(__doc__)
-    for letter in "ab":
-        parser.add_argument(f"run_{letter}", type=Path, help="the OUTPUT_DIR of a training")
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="the OUTPUT_DIR of a training: of two, or of several seeds of two recipes",
+    )
     parser.add_argument("--output", type=Path, default=Path("output/compare"), help="a new folder")
     parser.add_argument(
         "--images",
@@ -275,6 +307,8 @@ def main() -> None:
     with exit_on_error():
         if args.module:
             import_module(args.module)
-        lines = compare((args.run_a, args.run_b), args.output, args.images, args.score_thresh)
+        if len(args.runs) < 2:
+            raise InputError("One run is not enough to compare.")
+        lines = compare(args.runs, args.output, args.images, args.score_thresh)
     print(*lines, sep="\n")
     print(f"Open {args.output / 'index.html'}")

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any, NamedTuple, Optional
 
 from detectron2.structures import Boxes, Instances
@@ -69,12 +70,15 @@ class ComparedDataset(NamedTuple):
 
 class Row(NamedTuple):
     """
-    A value for each run, None if it is missing.
+    A value for A and B, None if it is missing: of a run, or the mean over several.
     """
 
     label: str
     a: Optional[float]
     b: Optional[float]
+    # Standard deviations over the runs, None for fewer than two.
+    deviation_a: Optional[float] = None
+    deviation_b: Optional[float] = None
 
     @property
     def difference(self) -> Optional[float]:
@@ -85,7 +89,10 @@ class Row(NamedTuple):
         Returns:
             list[str]: A, B and the difference.
         """
-        values = [NONE if x is None else f"{x:.1f}" for x in (self.a, self.b)]
+        values = [
+            NONE if x is None else f"{x:.1f}" + ("" if y is None else f" ± {y:.1f}")
+            for x, y in ((self.a, self.deviation_a), (self.b, self.deviation_b))
+        ]
         if self.difference is None:
             return [*values, NONE]
         return [*values, re.sub(r"^[+-](?=0\.0$)", "", f"{self.difference:+.1f}")]
@@ -115,7 +122,7 @@ class Mark(NamedTuple):
 
 def write_comparison(
     folder: Path,
-    runs: tuple[TrainedRun, TrainedRun],
+    runs: tuple[Sequence[TrainedRun], Sequence[TrainedRun]],
     datasets: Sequence[ComparedDataset],
     num_images: int,
     score_thresh: Optional[float] = None,
@@ -125,6 +132,7 @@ def write_comparison(
 
     Args:
         folder (Path): an empty folder.
+        runs: of A and of B. Curves and detections are those of the first of each, AP is the mean.
         num_images (int): show at most this many images of each dataset.
         score_thresh (float): hide detections with lower scores. None: the threshold of each run
             from :func:`find_best_threshold`.
@@ -135,8 +143,9 @@ def write_comparison(
     Raises:
         InputError: if an image that is shown cannot be read.
     """
-    run_a, run_b = runs
-    curves = [Run(letter, run.metrics) for letter, run in zip(LETTERS, runs, strict=True)]
+    runs_a, runs_b = runs
+    first = runs_a[0], runs_b[0]
+    curves = [Run(letter, run.metrics) for letter, run in zip(LETTERS, first, strict=True)]
     scalars = find_scalars(curves)
     draw_scalars(folder / "curves.png", curves, scalars)
     pictures = Pictures(folder)
@@ -147,7 +156,9 @@ def write_comparison(
         section = {
             "name": dataset.name,
             "files": files,
-            "tests": compare_results(run_a.results, run_b.results, dataset.name),
+            "tests": compare_results(
+                [x.results for x in runs_a], [x.results for x in runs_b], dataset.name
+            ),
             "same_as": same[0] if same else None,
         }
         if not same:
@@ -157,8 +168,9 @@ def write_comparison(
     write_page(
         folder / "index.html",
         "comparison.html",
-        runs=dict(zip(LETTERS, runs, strict=True)),
-        config=compare_configs(run_a.config, run_b.config),
+        runs=dict(zip(LETTERS, first, strict=True)),
+        others=dict(zip(LETTERS, (runs_a[1:], runs_b[1:]), strict=True)),
+        config=compare_configs(*(x.config for x in first)),
         scalars=scalars,
         label_size=LABEL_SIZE,
         datasets=sections,
@@ -220,26 +232,20 @@ def _flatten(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any
 
 
 def compare_results(
-    a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any]], dataset: str
+    a: Sequence[Sequence[Mapping[str, Any]]],
+    b: Sequence[Sequence[Mapping[str, Any]]],
+    dataset: str,
 ) -> dict[str, dict[str, list[Row]]]:
     """
     Args:
-        a, b: the content of results.json.
+        a, b: the content of results.json of each run.
         dataset (str): the dataset whose results to compare.
 
     Returns:
         dict[str, dict[str, list[Row]]]: rows by test and task that both have, and by metric: means
         over all classes, and those of each class by decreasing difference.
     """
-    results_a, results_b = (
-        {
-            f"{x['test']}, {task}": metrics
-            for x in results
-            if x["dataset"] == dataset
-            for task, metrics in x["results"].items()
-        }
-        for results in (a, b)
-    )
+    results_a, results_b = (_by_test(x, dataset) for x in (a, b))
     return {
         test: _to_tables(results_a[test], results_b[test])
         for test in results_a
@@ -247,15 +253,36 @@ def compare_results(
     }
 
 
+def _by_test(
+    runs: Sequence[Sequence[Mapping[str, Any]]], dataset: str
+) -> dict[str, dict[str, list[float]]]:
+    """
+    Returns:
+        dict: by test and task, and by metric, the values of the runs that have it.
+    """
+    values: dict[str, dict[str, list[float]]] = {}
+    for results in runs:
+        for x in results:
+            for task, metrics in x["results"].items() if x["dataset"] == dataset else ():
+                of_test = values.setdefault(f"{x['test']}, {task}", {})
+                for name, value in metrics.items():
+                    is_there = value is not None and not math.isnan(value)
+                    of_test.setdefault(name, []).extend([value] if is_there else [])
+    return values
+
+
 def _to_tables(
-    a: Mapping[str, Optional[float]], b: Mapping[str, Optional[float]]
+    a: Mapping[str, Sequence[float]], b: Mapping[str, Sequence[float]]
 ) -> dict[str, list[Row]]:
     tables: dict[str, list[Row]] = {}
     for name in a:
         if name in b:
             metric, _, class_name = name.partition("-")  # such as AP50-bird
             table = f"{metric} of a class" if class_name else "of all classes"
-            tables.setdefault(table, []).append(Row(class_name or metric, a[name], b[name]))
+            pair = a[name], b[name]
+            means = [fmean(x) if x else None for x in pair]
+            deviations = [stdev(x) if len(x) > 1 else None for x in pair]
+            tables.setdefault(table, []).append(Row(class_name or metric, *means, *deviations))
     return {
         title: rows if title == "of all classes" else sorted(rows, key=_by_difference)
         for title, rows in tables.items()
