@@ -82,6 +82,14 @@ def test_what_is_in_it(site, run):
     assert (site / "bin/ohem-d2").is_file()
 
 
+def test_snippets_of_the_readme(run, tmp_path):
+    """
+    One after the other, in one process: each begins with its imports.
+    """
+    (tmp_path / "snippets.py").write_text("\n".join(snippets("README.md")))
+    run("snippets.py")
+
+
 def with_masks(split, folder):
     """
     A few photographs of the set in COCO's format, with each box as the mask of its object.

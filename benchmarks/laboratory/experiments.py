@@ -176,7 +176,7 @@ def config_digest(config: str) -> str:
 
 # RoIs per image and learning rate: the best of the experiments "rois" and "rate".
 SETTINGS: dict[str, dict[str, tuple[int, float]]] = {
-    "fast": {"random": (64, 0.01), "OHEM": (64, 0.01), "background": (64, 0.01)},
+    "fast": {"random": (64, 0.01), "OHEM": (32, 0.01), "background": (64, 0.01)},
     "fpn": {"random": (128, 0.005), "OHEM": (64, 0.005), "background": (64, 0.005)},
 }
 
