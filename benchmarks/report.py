@@ -9,7 +9,7 @@ sentences, too.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
 from benchmarks.differences import paired_difference
+from benchmarks.laboratory import tables as laboratory_tables
+from benchmarks.laboratory.experiments import experiments
+from benchmarks.laboratory.results import read_runs as read_laboratory
 from benchmarks.plots import draw_differences, draw_losses, draw_parts, draw_pools
 from benchmarks.provenance import RESULTS, ROOT
 from benchmarks.sampling import tables as sampling
@@ -28,8 +31,11 @@ from ohem_d2.utils import InputError, atomic_file
 TEMPLATES = ROOT / "benchmarks/templates"
 
 
-def template_values(runs: pd.DataFrame, steps: pd.DataFrame) -> dict[str, Any]:
+def template_values(runs: pd.DataFrame, steps: pd.DataFrame, results: Path) -> dict[str, Any]:
     """
+    Args:
+        results (Path): the folder of the recorded results.
+
     Returns:
         dict[str, Any]: the variables and functions of the templates.
     """
@@ -46,6 +52,13 @@ def template_values(runs: pd.DataFrame, steps: pd.DataFrame) -> dict[str, Any]:
     def step_ratio(model: str, variant: str) -> str:
         return f"{step_time.step(steps, model=model, variant=variant)['ratio']:.2f}"
 
+    def of_laboratory(table: Callable[..., str]) -> Callable[[str, str], str]:
+        def render(name: str, experiment: str) -> str:
+            chosen = experiments(name)[experiment]
+            return table(read_laboratory(results, name), experiment, chosen)
+
+        return render
+
     return {
         "comparisons": comparisons,
         "summary": sampling.summary_table(comparisons),
@@ -61,6 +74,8 @@ def template_values(runs: pd.DataFrame, steps: pd.DataFrame) -> dict[str, Any]:
         "sweep_table": step_time.sweep_table(steps),
         "pool_table": step_time.pool_table(steps),
         "half_precision": sampling.half_precision_table(runs),
+        "laboratory": of_laboratory(laboratory_tables.experiment_tables),
+        "collapsed": of_laboratory(lambda runs, _, x: laboratory_tables.stability_table(runs, x)),
     }
 
 
@@ -98,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if lines.empty:
             raise InputError(f"{args.results} has no results of benchmarks.{command}.")
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
-    values = template_values(runs, steps)
+    values = template_values(runs, steps, args.results)
     draw_pictures(runs, steps, args.output)
     for template in sorted(TEMPLATES.glob("*.md")):
         page = environment.from_string(template.read_text(encoding="utf-8")).render(values)
