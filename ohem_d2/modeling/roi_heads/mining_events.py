@@ -127,8 +127,8 @@ def _warn_of_dead_head(storage: EventStorage) -> None:
         lambda cv: cv < WARN_BG_LOSS_CV,
         "The box head gave almost the same scores for every RoI in nearly all of the last "
         f"{WARN_ITERS} iterations: it is dead, its ReLUs pass hardly anything on, and it is "
-        "unlikely to recover. Start again with a lower SOLVER.BASE_LR, a longer "
-        "MODEL.OHEM.WARMUP_ITERS, or SOLVER.CLIP_GRADIENTS.ENABLED True.",
+        "unlikely to recover. Start again with SOLVER.CLIP_GRADIENTS.ENABLED True, a lower "
+        "SOLVER.BASE_LR, or a longer MODEL.OHEM.WARMUP_ITERS.",
     )
 
 
