@@ -26,18 +26,20 @@ def get_config_file(config_path: str) -> str:
     package = Path(__file__).parent
     # In an installed package, and in a clone.
     folder = next(x for x in (package / "configs", package.parent / "configs") if x.is_dir())
-    file = folder / config_path
-    if file.is_file():
-        return str(file)
+    files = [folder / config_path]
     try:
         # Upstream's imports pkg_resources, which not every environment has.
         from detectron2.model_zoo import get_config_file as get_detectron2_config_file
 
-        return get_detectron2_config_file(config_path)
-    except (ImportError, RuntimeError) as e:
-        known = [x.relative_to(folder).as_posix() for x in folder.rglob("*.*") if x.is_file()]
-        close = difflib.get_close_matches(config_path, known)
-        hint = f" Did you mean {' or '.join(close)}?" if close else ""
-        raise InputError(
-            f"Neither {folder} nor detectron2's model zoo has a config {config_path}.{hint}"
-        ) from e
+        files.append(Path(get_detectron2_config_file(config_path)))
+    except (ImportError, RuntimeError):  # RuntimeError: it has none of that name
+        pass
+    for file in files:
+        if file.is_file():
+            return str(file)
+    known = [x.relative_to(folder).as_posix() for x in folder.rglob("*.*") if x.is_file()]
+    close = difflib.get_close_matches(config_path, known)
+    hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    raise InputError(
+        f"Neither {folder} nor detectron2's model zoo has a config {config_path!r}.{hint}"
+    )

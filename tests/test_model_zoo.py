@@ -21,8 +21,11 @@ def test_configs_are_found_by_name(tmp_path, monkeypatch):
 def test_a_name_that_is_wrong():
     with pytest.raises(InputError, match=f"is 'PascalVOC.*does not exist.* Did you mean {NAME}"):
         engine.load_config(NAME.replace("_ohem", "_ohme"))
-    with pytest.raises(InputError, match="has a config nowhere.yaml"):
+    with pytest.raises(InputError, match="has a config 'nowhere.yaml'"):
         model_zoo.get_config_file("nowhere.yaml")
+    for folder in ("", "demo", "COCO-Detection"):
+        with pytest.raises(InputError, match=f"has a config '{folder}'"):
+            model_zoo.get_config_file(folder)
 
 
 def test_configs_of_detectron2():

@@ -25,6 +25,14 @@ from ohem_d2.evaluation import describe_test
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(autouse=True)
+def command(monkeypatch):
+    """
+    Messages begin with the name of the command.
+    """
+    monkeypatch.setattr(sys, "argv", ["train_net.py"])
+
+
 @pytest.fixture(scope="module")
 def datasets(tmp_path_factory):
     root = tmp_path_factory.mktemp("datasets")
