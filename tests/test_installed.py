@@ -114,7 +114,7 @@ def test_a_mask_rcnn_on_photographs(run, tmp_path):
     for split in ("train", "test"):
         with_masks(split, tmp_path)
     script = snippets("docs/own_data.md")[0]
-    small = ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, "SOLVER.BASE_LR", 0.001, *SMALL]
+    small = ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, *SMALL]
     for old, new in (
         ('("train", "val")', '("train", "test")'),
         ('"my_data/images"', f'f"{PHOTOGRAPHS}/{{split}}"'),
