@@ -2,10 +2,9 @@
 Configs by name: those of this package, and those of ``detectron2.model_zoo``.
 """
 
-import difflib
 from pathlib import Path
 
-from .utils import InputError
+from .utils import InputError, did_you_mean
 
 __all__ = ["get_config_file"]
 
@@ -26,20 +25,27 @@ def get_config_file(config_path: str) -> str:
     package = Path(__file__).parent
     # In an installed package, and in a clone.
     folder = next(x for x in (package / "configs", package.parent / "configs") if x.is_dir())
-    files = [folder / config_path]
+    file = folder / config_path
+    if not file.is_file():
+        file = Path(_detectron2_config_file(config_path))
+    if not file.is_file():
+        known = [x.relative_to(folder).as_posix() for x in folder.rglob("*.*") if x.is_file()]
+        raise InputError(
+            f"Neither {folder} nor detectron2's model zoo has a config {config_path!r}."
+            + did_you_mean(config_path, known)
+        )
+    return str(file)
+
+
+def _detectron2_config_file(config_path: str) -> str:
+    """
+    Returns:
+        str: what detectron2 has of that name, which may be a folder; or else "".
+    """
     try:
         # Upstream's imports pkg_resources, which not every environment has.
-        from detectron2.model_zoo import get_config_file as get_detectron2_config_file
+        from detectron2.model_zoo import get_config_file
 
-        files.append(Path(get_detectron2_config_file(config_path)))
-    except (ImportError, RuntimeError):  # RuntimeError: it has none of that name
-        pass
-    for file in files:
-        if file.is_file():
-            return str(file)
-    known = [x.relative_to(folder).as_posix() for x in folder.rglob("*.*") if x.is_file()]
-    close = difflib.get_close_matches(config_path, known)
-    hint = f" Did you mean {' or '.join(close)}?" if close else ""
-    raise InputError(
-        f"Neither {folder} nor detectron2's model zoo has a config {config_path!r}.{hint}"
-    )
+        return get_config_file(config_path)
+    except (ImportError, RuntimeError):
+        return ""

@@ -2,7 +2,6 @@
 Find out before training what would stop it later.
 """
 
-import difflib
 import os
 
 from detectron2.config import CfgNode
@@ -15,14 +14,14 @@ from ..data.difficult import check_practice
 from ..data.proposal_file import check_proposals, read_proposals
 from ..evaluation.build import evaluator_type
 from ..modeling.test_time.options import check_test_time_options
-from ..utils import InputError
+from ..utils import InputError, did_you_mean
+
+__all__ = ["check_dataset", "check_inputs"]
 
 UNKNOWN_DATASET = (
     "If a Python module of yours registers it, name that with --import. Files need no name: write "
     f"{FORMS}."
 )
-
-__all__ = ["check_dataset", "check_inputs"]
 
 
 def check_inputs(cfg: CfgNode, eval_only: bool = False, resume: bool = False) -> None:
@@ -42,7 +41,7 @@ def check_inputs(cfg: CfgNode, eval_only: bool = False, resume: bool = False) ->
     if heads not in ROI_HEADS_REGISTRY:
         raise InputError(
             f"MODEL.ROI_HEADS.NAME is {heads}, which is not registered."
-            + _did_you_mean(heads, [name for name, _ in ROI_HEADS_REGISTRY])
+            + did_you_mean(heads, [name for name, _ in ROI_HEADS_REGISTRY])
         )
     if cfg.MODEL.ROI_HEADS.BG_LO and heads != "HeuristicROIHeads":
         raise InputError(
@@ -88,7 +87,7 @@ def check_dataset(name: str, named_by: str) -> None:
     if name not in registered:
         raise InputError(
             f"{named_by} names {name}, which is not registered."
-            + (_did_you_mean(name, registered) or f" {UNKNOWN_DATASET}")
+            + (did_you_mean(name, registered) or f" {UNKNOWN_DATASET}")
         )
     metadata = MetadataCatalog.get(name)
     paths = [metadata.get(x) for x in ("json_file", "image_root", "dirname")]
@@ -146,8 +145,3 @@ def _is_missing(path: str) -> bool:
 def _is_remote(path: str) -> bool:
     # Downloaded later, so not checked.
     return "://" in path
-
-
-def _did_you_mean(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known)
-    return f" Did you mean {' or '.join(close)}?" if close else ""

@@ -2,7 +2,6 @@
 Backbones made of the convolutional features of torchvision's image classifiers.
 """
 
-import difflib
 import math
 from collections.abc import Sequence
 from itertools import groupby
@@ -16,6 +15,8 @@ from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from ...utils import did_you_mean
 
 __all__ = [
     "IMAGE_SIZE",
@@ -181,10 +182,9 @@ def torchvision_features(cfg: CfgNode) -> nn.Sequential:
     # Excludes detectors, which would download the weights of their backbones.
     classifiers = torchvision.models.list_models(module=torchvision.models)
     if name not in classifiers:
-        close = difflib.get_close_matches(name, classifiers)
         raise ValueError(
             f"MODEL.TORCHVISION.NAME is {name!r}, which is not an image classifier of torchvision."
-            + (f" Did you mean {' or '.join(close)}?" if close else "")
+            + did_you_mean(name, classifiers)
         )
     features = getattr(torchvision.models.get_model(name, weights=None), "features", None)
     if not isinstance(features, nn.Sequential):
