@@ -3,10 +3,10 @@ What the runs of a laboratory share: photographs, the backbone's weights, and pr
 """
 
 import argparse
+import io
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, Optional
@@ -18,7 +18,7 @@ from benchmarks.laboratory.datasets import check_data, register
 from benchmarks.laboratory.experiments import CONFIGS
 from benchmarks.laboratory.laboratories import DATASETS, LABORATORIES
 from benchmarks.provenance import ROOT
-from ohem_d2.commands import compute_proposals
+from ohem_d2.commands import compute_proposals, convert_weights
 from ohem_d2.engine import load_config
 from ohem_d2.utils import InputError, atomic_file
 
@@ -153,14 +153,10 @@ def convert_classifier(
     """
     if not classifier.is_file():
         raise InputError(f"--classifier {classifier} is not a file.")
-    command = [sys.executable, "-W", "ignore", str(ROOT / "tools/convert_weights.py")]
     with TemporaryDirectory(dir=weights.parent) as folder:
         converted = Path(folder) / "unscaled.pth"
-        command += ["--config-file", config, *(["--other-input"] if classifier_std else [])]
-        command += [str(classifier), str(converted)]
-        process = subprocess.run(command, capture_output=True, text=True)
-        if process.returncode != 0:
-            raise InputError(process.stderr.strip())
+        with redirect_stdout(io.StringIO()):  # the list of all tensors
+            convert_weights.convert(Path(config), classifier, converted, bool(classifier_std))
         checkpoint = torch.load(converted)
     if classifier_std:
         pixel_std = load_config(config).MODEL.PIXEL_STD[0]

@@ -4,10 +4,9 @@ the weights of torchvision's ResNets and of all models of build_torchvision_back
 without FPN, and the .caffemodel of VGG16 and VGG_CNN_M_1024.
 """
 
-import argparse
 import re
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -192,34 +191,42 @@ def check_config(cfg: CfgNode, required: dict[str, object]) -> None:
         )
 
 
-def convert(args: argparse.Namespace) -> None:
+def convert(
+    config_file: Path,
+    weights_file: Path,
+    output: Path,
+    other_input: bool = False,
+    opts: Sequence[str] = (),
+) -> None:
     """
+    Args: those of the command line.
+
     Raises:
         InputError: if the input cannot be used.
     """
-    if not args.weights.is_file():
-        raise InputError(f"{args.weights} is not a file.")
-    if args.output.suffix != ".pth" or not args.output.parent.is_dir():
-        raise InputError(f"{args.output} must be a .pth in an existing folder.")
-    if args.output.resolve() == args.weights.resolve():
-        raise InputError(f"{args.output} is the input, and would be overwritten.")
-    cfg = load_config(str(args.config_file), args.opts)
+    if not weights_file.is_file():
+        raise InputError(f"{weights_file} is not a file.")
+    if output.suffix != ".pth" or not output.parent.is_dir():
+        raise InputError(f"{output} must be a .pth in an existing folder.")
+    if output.resolve() == weights_file.resolve():
+        raise InputError(f"{output} is the input, and would be overwritten.")
+    cfg = load_config(str(config_file), opts)
     cfg.MODEL.DEVICE = "cpu"
-    source = "Caffe" if args.weights.suffix == ".caffemodel" else "torchvision"
-    weights = (read_caffe if source == "Caffe" else read_torchvision)(args.weights)
+    source = "Caffe" if weights_file.suffix == ".caffemodel" else "torchvision"
+    weights = (read_caffe if source == "Caffe" else read_torchvision)(weights_file)
     try:
         model = build_model(cfg).state_dict()
     except (KeyError, ValueError, AssertionError) as e:
-        raise InputError(f"The model of {args.config_file} cannot be built: {e}") from e
+        raise InputError(f"The model of {config_file} cannot be built: {e}") from e
 
     ends = detectron2_names(weights, source)
     matched = match(weights, ends, model)
     if not matched:
         raise InputError(
-            f"None of the {len(weights)} tensors of {args.weights} is in the config's model. It "
+            f"None of the {len(weights)} tensors of {weights_file} is in the config's model. It "
             f"has {next(iter(model))}, ..., but no {next(iter(ends.values()))}, ..."
         )
-    required = {} if args.other_input else dict(INPUTS[source])
+    required = {} if other_input else dict(INPUTS[source])
     if "layer1.0.conv3.weight" in weights:  # a bottleneck
         required["MODEL.RESNETS.STRIDE_IN_1X1"] = False
     check_config(cfg, required)
@@ -231,12 +238,12 @@ def convert(args: argparse.Namespace) -> None:
     print("Not initialized in the model:", *random, sep="\n  ")
     checkpoint = {
         "model": {place: weights[name] for place, name in matched.items()},
-        "__author__": f"convert_weights.py from {args.weights.name}",
+        "__author__": f"convert_weights.py from {weights_file.name}",
     }
-    with atomic_file(args.output) as unfinished:
+    with atomic_file(output) as unfinished:
         torch.save(checkpoint, unfinished)
     print(
-        f"{args.output}: {len(matched)} tensors used, {len(left)} not used, {len(random)} of the "
+        f"{output}: {len(matched)} tensors used, {len(left)} not used, {len(random)} of the "
         "model not initialized"
     )
 
@@ -255,4 +262,4 @@ def main() -> None:
     parser.add_argument("opts", nargs="*", help="config options, such as INPUT.FORMAT RGB")
     args = parser.parse_intermixed_args()
     with exit_on_error():
-        convert(args)
+        convert(args.config_file, args.weights, args.output, args.other_input, args.opts)
