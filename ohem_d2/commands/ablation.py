@@ -319,8 +319,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         with exit_on_error(ImageTooLargeError):
-            if args.module:
-                import_module(args.module)
+            import_module(args.module)
             tables = run(args)
     except KeyboardInterrupt:
         sys.exit(f"\nStopped. The same command continues from what is saved in {args.output}.")

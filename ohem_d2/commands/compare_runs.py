@@ -305,8 +305,7 @@ def main() -> None:
     add_import_argument(parser)
     args = parser.parse_args()
     with exit_on_error():
-        if args.module:
-            import_module(args.module)
+        import_module(args.module)
         if len(args.runs) < 2:
             raise InputError("One run is not enough to compare.")
         lines = compare(args.runs, args.output, args.images, args.score_thresh)

@@ -181,6 +181,5 @@ def main() -> None:
     add_import_argument(parser)
     args = parser.parse_args()
     with exit_on_error(ImportError):
-        if args.module:
-            import_module(args.module)
+        import_module(args.module)
         print(run(args.dataset, args.output, args.mode, args.processes))

@@ -141,7 +141,6 @@ def main() -> None:
     add_import_argument(parser)
     args = parser.parse_args()
     with exit_on_error():
-        if args.module:
-            import_module(args.module)
+        import_module(args.module)
         convert(args.dataset, args.matlab_file, args.output)
     print(args.output)

@@ -68,8 +68,7 @@ def main() -> None:
     add_import_argument(parser)
     args = parser.parse_args()
     with exit_on_error():
-        if args.module:
-            import_module(args.module)
+        import_module(args.module)
         # Only the table goes to stdout: pycocotools prints as well.
         with contextlib.redirect_stdout(sys.stderr):
             results = evaluate(args.dataset, args.detections, args.output)

@@ -179,8 +179,7 @@ def run(args: argparse.Namespace) -> Path:
         raise InputError(f"--nms-thresh must be from 0 to 1, not {args.nms_thresh}.")
     if args.max_examples < 1:
         raise InputError(f"--max-examples must be at least 1, not {args.max_examples}.")
-    if args.module:
-        import_module(args.module)
+    import_module(args.module)
     cfg = load_config(args.config_file, args.opts)
     fall_back_to_cpu(cfg)
     dataset = choose_dataset(cfg, args.dataset)

@@ -104,8 +104,7 @@ def setup(args):
     """
     Create configs and perform basic setups.
     """
-    if args.module:
-        import_module(args.module)
+    import_module(args.module)
     args.config_file = find_config(args.config_file)  # default_setup() prints it
     cfg = load_config(args.config_file, args.opts)
     falls_back = fall_back_to_cpu(cfg)
