@@ -32,11 +32,7 @@ from ohem_d2.commands.compare_runs import read_dataset
 from ohem_d2.data.datasets.clutter import CLASS_NAMES, NUM_IMAGES, generate_clutter
 from ohem_d2.engine import InputError, fall_back_to_cpu, load_config
 from ohem_d2.evaluation import build_mean_roi_loss_loader, features_and_rois, mean_roi_loss
-from ohem_d2.evaluation.error_breakdown import (
-    find_best_threshold,
-    judge_detections,
-    rank_detections,
-)
+from ohem_d2.evaluation.error_breakdown import find_best_threshold, rank_detections
 from ohem_d2.utils import read_metrics
 from ohem_d2.visualization.curves import Run, draw_curves
 from ohem_d2.visualization.detections import draw_detections
@@ -137,12 +133,9 @@ def find_best_thresholds(folders: dict[str, Path]) -> dict[str, float]:
     """
     name = DATASETS["VOC"]
     dataset = read_dataset(name, tuple(x / "inference" / name for x in folders.values()))
-    judged = [
-        [judge_detections(x.detections[i], x.objects, x.ignored) for x in dataset.images]
-        for i in range(len(folders))
-    ]
-    best = [find_best_threshold(rank_detections(x)) for x in judged]
-    return dict(zip(folders, best, strict=True))
+    return {
+        run: find_best_threshold(rank_detections(dataset.judge(i))) for i, run in enumerate(folders)
+    }
 
 
 @torch.no_grad()

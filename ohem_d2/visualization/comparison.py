@@ -42,7 +42,7 @@ BEST, SAME_PRECISION = "best F1", "same precision"
 
 class TrainedRun(NamedTuple):
     """
-    What `ohem-d2 train` leaves in its output folder.
+    What a training leaves in its output folder.
     """
 
     name: str
@@ -66,6 +66,16 @@ class ComparedDataset(NamedTuple):
     name: str
     class_names: Sequence[str]
     images: list[ComparedImage]
+
+    def judge(self, run: int) -> list[Judgement]:
+        """
+        Args:
+            run (int): 0 for A, 1 for B.
+
+        Returns:
+            list[Judgement]: of its detections on each image.
+        """
+        return [judge_detections(x.detections[run], x.objects, x.ignored) for x in self.images]
 
 
 class Row(NamedTuple):
@@ -106,6 +116,16 @@ class Level(NamedTuple):
     label: str
     thresholds: tuple[float, float]
     counts: tuple[ErrorCounts, ErrorCounts]
+
+    @property
+    def titles(self) -> tuple[str, str]:
+        """
+        Of the rows of A and B: the label once, after the thresholds if each run has its own.
+        """
+        if self.label in (BEST, SAME_PRECISION):
+            a, b = self.thresholds
+            return f"{a:.2f}, {self.label}", f"{b:.2f}"
+        return self.label, ""
 
 
 class Mark(NamedTuple):
@@ -149,19 +169,19 @@ def write_comparison(
     scalars = find_scalars(curves)
     draw_scalars(folder / "curves.png", curves, scalars)
     pictures = Pictures(folder)
+    shown: dict[frozenset[str], str] = {}  # the dataset whose section shows these images
     sections: list[dict[str, Any]] = []
     for i, dataset in enumerate(datasets):
-        files = {x.file_name for x in dataset.images}
-        same = [x["name"] for x in sections if x["files"] == files]
+        files = frozenset(x.file_name for x in dataset.images)
         section = {
             "name": dataset.name,
-            "files": files,
             "tests": compare_results(
                 [x.results for x in runs_a], [x.results for x in runs_b], dataset.name
             ),
-            "same_as": same[0] if same else None,
+            "same_as": shown.get(files),
         }
-        if not same:
+        if files not in shown:
+            shown[files] = dataset.name
             section |= _compare_detections(dataset, pictures, i, num_images, score_thresh)
         sections.append(section)
     verdicts = [summarize(x) for x in sections]
@@ -304,10 +324,7 @@ def _compare_detections(
     Returns:
         dict: the template's variables for the detections on a dataset.
     """
-    judged_a, judged_b = (
-        [judge_detections(x.detections[i], x.objects, x.ignored) for x in dataset.images]
-        for i in range(2)
-    )
+    judged_a, judged_b = map(dataset.judge, range(2))
     ranked_a, ranked_b = rank_detections(judged_a), rank_detections(judged_b)
     best = find_best_threshold(ranked_a), find_best_threshold(ranked_b)
     thresholds = {f"{x:.1f}": (x, x) for x in SCORES} | {BEST: best}
