@@ -62,7 +62,9 @@ def _use_datasets_by_path(cfg: CfgNode, config_file: str, opts: Sequence[str]) -
     Register the datasets that are named by their files, and set MODEL.ROI_HEADS.NUM_CLASSES from
     them, unless it is given.
     """
-    names = [x for x in dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)) if is_path(x)]
+    names = [x for x in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if is_path(x)]
+    if not names:
+        return
     for name in names:
         register_by_path(name)
     classes = {x: MetadataCatalog.get(x).thing_classes for x in names}
@@ -74,7 +76,7 @@ def _use_datasets_by_path(cfg: CfgNode, config_file: str, opts: Sequence[str]) -
             )
     content = CfgNode.load_yaml_with_base(config_file, allow_unsafe=True)
     is_given = "NUM_CLASSES" in content.get("MODEL", {}).get("ROI_HEADS", {})
-    if names and not is_given and "MODEL.ROI_HEADS.NUM_CLASSES" not in opts:
+    if not is_given and "MODEL.ROI_HEADS.NUM_CLASSES" not in opts:
         cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(classes[names[0]])
 
 
