@@ -9,7 +9,7 @@ sentences, too.
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from jinja2 import Environment, StrictUndefined
 from benchmarks.differences import paired_difference
 from benchmarks.laboratory import tables as laboratory_tables
 from benchmarks.laboratory.experiments import experiments
+from benchmarks.laboratory.laboratories import LABORATORIES
 from benchmarks.laboratory.results import read_runs as read_laboratory
 from benchmarks.plots import draw_differences, draw_losses, draw_parts, draw_pools
 from benchmarks.provenance import RESULTS, ROOT
@@ -52,12 +53,15 @@ def template_values(runs: pd.DataFrame, steps: pd.DataFrame, results: Path) -> d
     def step_ratio(model: str, variant: str) -> str:
         return f"{step_time.step(steps, model=model, variant=variant)['ratio']:.2f}"
 
-    def of_laboratory(table: Callable[..., str]) -> Callable[[str, str], str]:
-        def render(name: str, experiment: str) -> str:
-            chosen = experiments(name)[experiment]
-            return table(read_laboratory(results, name), experiment, chosen)
+    laboratories = {x: read_laboratory(results, x) for x in LABORATORIES}
 
-        return render
+    def laboratory(name: str, experiment: str) -> str:
+        chosen = experiments(name)[experiment]
+        return laboratory_tables.experiment_tables(laboratories[name], experiment, chosen)
+
+    def collapsed(name: str, experiment: str) -> str:
+        chosen = experiments(name)[experiment]
+        return laboratory_tables.stability_table(laboratories[name], chosen)
 
     return {
         "comparisons": comparisons,
@@ -74,8 +78,8 @@ def template_values(runs: pd.DataFrame, steps: pd.DataFrame, results: Path) -> d
         "sweep_table": step_time.sweep_table(steps),
         "pool_table": step_time.pool_table(steps),
         "half_precision": sampling.half_precision_table(runs),
-        "laboratory": of_laboratory(laboratory_tables.experiment_tables),
-        "collapsed": of_laboratory(lambda runs, _, x: laboratory_tables.stability_table(runs, x)),
+        "laboratory": laboratory,
+        "collapsed": collapsed,
     }
 
 

@@ -247,14 +247,14 @@ def experiments(laboratory: str) -> dict[str, Experiment]:
         ),
     }
     if laboratory == "fpn":
-        beginnings = ("", ", growing share")
         found["beginning"] = experiment(
             "How mining begins, at the rate at which it matters",
             [
                 Variant(recipe, ohem.rois, mid_rate, factor=0.4)
                 for recipe in (
                     "random, no clipping",
-                    *(f"OHEM, no clipping{x}" for x in beginnings),
+                    "OHEM, no clipping",
+                    "OHEM, no clipping, growing share",
                 )
             ],
             SEEDS,
