@@ -11,12 +11,22 @@ import pytest
 import torch
 from conftest import build_heads, heads_config, make_inputs, make_voc, train_step
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import ROI_HEADS_REGISTRY, build_model
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import EventStorage
+from torch.testing import assert_close
 
 from benchmarks import provenance
-from benchmarks.laboratory import compare, heads, prepare, run, step_ratios, tables
+from benchmarks.laboratory import (
+    compare,
+    frozen_stages,
+    heads,
+    prepare,
+    run,
+    step_ratios,
+    tables,
+)
 from benchmarks.laboratory.datasets import register
 from benchmarks.laboratory.experiments import (
     CONFIGS,
@@ -34,6 +44,7 @@ from benchmarks.laboratory.laboratories import DATASETS, LABORATORIES, without_s
 from benchmarks.laboratory.results import read_runs
 from ohem_d2.data.proposal_file import read_proposals
 from ohem_d2.engine import load_config
+from ohem_d2.modeling.backbone import build_torchvision_fpn_backbone
 from ohem_d2.utils import InputError
 
 laboratories = pytest.mark.parametrize("laboratory", LABORATORIES)
@@ -361,9 +372,51 @@ def test_a_run_on_photographs(laboratory, monkeypatch, tmp_path):
     assert [iteration for iteration, _ in result["mean_roi_loss"]] == [5, 10, 15, 20]
     assert all(loss > 0 for _, loss in result["mean_roi_loss"])
     assert 0 < result["foreground_share"] < 0.5 and 100 < result["num_rois"] < 600
-    for half in result["half_precision"].values():
-        assert 0.5 < half["shared"] <= 1 and 0.9 < half["loss_ratio"] <= 1.0001
+    assert any((tmp_path / "frozen_stages").iterdir())
     assert {"commit", "machine", "torch", "detectron2", "date"} <= set(result)
+
+
+@laboratories
+def test_frozen_stages_are_remembered(laboratory, tmp_path, monkeypatch):
+    cfg = load_config(str(CONFIGS / LABORATORIES[laboratory].config))
+    cfg.MODEL.WEIGHTS = str(tmp_path / "backbone.pth")
+    image = ShapeSpec(channels=3)
+    # In double precision, because the rounding of a batch is another than of its images.
+    backbone = build_torchvision_fpn_backbone(cfg, image).double()
+    remembering = frozen_stages.build_remembering_backbone(cfg, image).double()
+    remembering.load_state_dict(backbone.state_dict())  # the same names
+    images = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0)).double()
+    folder = tmp_path / "frozen_stages"
+
+    def check(images, num_files):
+        """
+        Features, and gradients of what is trained, are those of the backbone.
+        """
+        for x in (backbone, remembering):
+            x.zero_grad()
+        features, expected = remembering(images), backbone(images)
+        for level, x in expected.items():
+            assert_close(features[level], x)
+        for x in (features, expected):
+            sum(y.square().sum() for y in x.values()).backward()
+        for (name, p), q in zip(backbone.named_parameters(), remembering.parameters(), strict=True):
+            assert p.requires_grad == q.requires_grad
+            if p.requires_grad:
+                assert_close(q.grad, p.grad, msg=lambda text, name=name: f"{name}: {text}")
+        assert len(list(folder.glob("*/*.npy"))) == num_files
+
+    check(images, 2)
+    check(images.flip(0), 2)
+    saved = []
+    monkeypatch.setattr(frozen_stages.np, "save", lambda *args: saved.append(args))
+    remembering(images)
+    assert not saved  # nothing is computed again
+    monkeypatch.undo()
+    check(images.flip(3), 4)
+    with torch.no_grad():
+        for x in (backbone, remembering):
+            next(x.bottom_up.features.parameters()).mul_(2)
+    check(images, 6)
 
 
 TRIED = Experiment(

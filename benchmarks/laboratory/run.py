@@ -18,7 +18,8 @@ from detectron2.config import CfgNode
 from detectron2.evaluation import inference_context
 from detectron2.modeling import build_model
 
-import benchmarks.laboratory.heads  # noqa: F401  (registers its heads)
+import benchmarks.laboratory.frozen_stages
+import benchmarks.laboratory.heads  # noqa: F401  (both are in detectron2's registries)
 from benchmarks.laboratory.experiments import Run, config_digest, options_of
 from benchmarks.laboratory.laboratories import LABORATORIES
 from benchmarks.laboratory.prepare import Materials
@@ -27,7 +28,7 @@ from ohem_d2.commands.train import argument_parser, train
 from ohem_d2.engine import fall_back_to_cpu, load_config
 from ohem_d2.evaluation import build_mean_roi_loss_loader
 from ohem_d2.evaluation.mean_roi_loss import features_and_rois
-from ohem_d2.modeling.roi_heads import compute_roi_losses, nms_by_loss, take_hardest
+from ohem_d2.modeling.roi_heads import compute_roi_losses
 from ohem_d2.utils import read_metrics, write_json
 
 NUM_CHECKPOINTS = 4
@@ -71,17 +72,15 @@ def measure_rois(cfg: CfgNode, folder: Path) -> dict[str, Any]:
     Returns:
         dict: "mean_roi_loss", the iterations behind each checkpoint and its mean loss over all RoIs
         of the first training images; and for the last checkpoint "num_rois", the number of RoIs per
-        image, "foreground_share" among them, and "half_precision", see :class:`HalfPrecision`.
+        image, and "foreground_share" among them.
     """
     model = build_model(cfg)
     loader = build_mean_roi_loss_loader(cfg, cfg.DATASETS.TRAIN[0])
     inputs = list(islice(loader, NUM_IMAGES))
     files = sorted(folder.glob("model_*[0-9].pth"))
     losses: list[tuple[int, float]] = []
-    half = HalfPrecision()
     for file in files:
         DetectionCheckpointer(model).load(str(file))
-        is_last = file == files[-1]
         total, num_foreground, count = 0.0, 0, 0
         with inference_context(model):
             for batch in inputs:
@@ -90,59 +89,14 @@ def measure_rois(cfg: CfgNode, folder: Path) -> dict[str, Any]:
                     total += float((x.loss_cls + x.loss_box_reg).sum())
                     num_foreground += int((x.gt_classes < model.roi_heads.num_classes).sum())
                     count += len(x)
-                if is_last:
-                    half.add(model, features, rois)
         losses.append((int(file.stem.removeprefix("model_")) + 1, total / count))
     if not losses:  # a run may diverge before its first checkpoint
-        unknown = dict.fromkeys(("num_rois", "foreground_share", "half_precision"))
-        return {"mean_roi_loss": [], **unknown}
+        return {"mean_roi_loss": [], "num_rois": None, "foreground_share": None}
     return {
         "mean_roi_loss": losses,
         "num_rois": count / len(inputs),
         "foreground_share": num_foreground / count,
-        "half_precision": half.result(),
     }
-
-
-class HalfPrecision:
-    """
-    Counts, for bfloat16 and float16, what mining keeps if the read-only pass alone runs in that
-    precision: the share of it that float32 keeps as well, and its mean loss in float32 beside that
-    of what float32 keeps.
-    """
-
-    def __init__(self) -> None:
-        self.kept = {torch.float32: 0, torch.bfloat16: 0, torch.float16: 0}
-        self.shared = dict.fromkeys(self.kept, 0)
-        self.loss = dict.fromkeys(self.kept, 0.0)
-
-    def add(self, model: Any, features: Any, rois: Any) -> None:
-        heads = model.roi_heads
-        exact: list[Any] = []  # for each image, the losses, and which RoIs float32 keeps
-        for dtype in self.kept:
-            with torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
-                scored = compute_roi_losses(heads, features, rois)
-            for i, x in enumerate(scored):
-                losses = x.loss_cls + x.loss_box_reg
-                ranked = nms_by_loss(x.proposal_boxes.tensor, losses, x.gt_classes)
-                inds = take_hardest(
-                    ranked, x.gt_classes, heads.batch_size_per_image, heads.num_classes
-                )
-                if dtype == torch.float32:
-                    exact.append((losses, set(inds.tolist())))
-                self.kept[dtype] += len(inds)
-                self.shared[dtype] += len(exact[i][1] & set(inds.tolist()))
-                self.loss[dtype] += float(exact[i][0][inds].sum())
-
-    def result(self) -> dict[str, dict[str, float]]:
-        mean_loss = {x: self.loss[x] / self.kept[x] for x in self.kept}
-        return {
-            str(x).removeprefix("torch."): {
-                "shared": self.shared[x] / self.kept[x],
-                "loss_ratio": mean_loss[x] / mean_loss[torch.float32],
-            }
-            for x in (torch.bfloat16, torch.float16)
-        }
 
 
 def summarize(metrics: list[dict[str, float]], iterations: int, finished: bool) -> dict[str, Any]:
@@ -190,6 +144,7 @@ def main() -> None:
     run, materials = args.run, args.materials
     shared = {
         **materials.options(run.dataset),
+        "MODEL.BACKBONE.NAME": "build_remembering_backbone",
         "OUTPUT_DIR": str(args.output),
         "SEED": run.seed,
         "SOLVER.CHECKPOINT_PERIOD": max(run.iterations // NUM_CHECKPOINTS, 1),
