@@ -97,7 +97,7 @@ LABORATORIES = {
         1.0,
         ("cards", "pests", "pcb"),
         tuned_on=("cards", "pests"),
-        iterations=800,
+        iterations=1600,
         rois=64,
         tried_rois=(32, 64, 128),
         tried_rates=(0.005, 0.01, 0.02),
