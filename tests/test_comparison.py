@@ -10,19 +10,20 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances
 from pages import fits_its_window
+from PIL import Image, ImageDraw
+from pycocotools import mask as mask_utils
 
+from ohem_d2.evaluation.compared_dataset import ComparedDataset, ComparedImage
 from ohem_d2.evaluation.error_breakdown import ErrorCounts
 from ohem_d2.visualization.comparison import (
-    ComparedDataset,
-    ComparedImage,
     Row,
     TrainedRun,
     choose_images,
     compare_configs,
     compare_results,
-    describe,
     write_comparison,
 )
+from ohem_d2.visualization.judged_image import describe, outline, points
 
 pytest_plugins = ["pages"]
 
@@ -197,6 +198,82 @@ def test_labels_lie_on_the_picture(write, dataset, open_page):
     # Four detections in each of two images, and the object that A misses.
     assert len(places) == 10
     assert min(map(min, places)) > -4  # the font's own space around it
+
+
+def add_shapes(image):
+    """
+    Masks and keypoints: of objects and detections, their box and its corners.
+    """
+    for x, prefix in ((image.objects, "gt"), *((x, "pred") for x in image.detections)):
+        boxes = x.get(f"{prefix}_boxes").tensor
+        masks = np.zeros((len(x), *SIZE), np.uint8)
+        for mask, (x0, y0, x1, y1) in zip(masks, boxes.long().tolist(), strict=True):
+            mask[y0:y1, x0:x1] = 1
+        rles = [mask_utils.encode(np.asfortranarray(y)) for y in masks]
+        x.set(f"{prefix}_masks", rles)
+        corners = torch.cat([boxes.reshape(-1, 2, 2), torch.ones(len(x), 2, 1)], dim=2)
+        x.set(f"{prefix}_keypoints", corners)
+    image.objects.gt_areas = image.objects.gt_boxes.area()
+
+
+def test_masks_and_keypoints(write, dataset, open_page):
+    for image in dataset.images:
+        add_shapes(image)
+    shapes = dataset._replace(tasks=["bbox", "segm", "keypoints"], keypoint_sigmas=[0.1, 0.1])
+    page = open_page(write(dataset=shapes, score_thresh=0.1), viewport=PHONE)
+    assert fits_its_window(page)
+    assert page.evaluate("[...document.images].every(x => x.complete && x.naturalWidth > 0)")
+    headings = page.locator("h3:text('Errors') ~ h4").all_text_contents()
+    assert headings[:3] == ["By boxes", "By masks", "By keypoints"]
+    assert "judged by keypoints" in page.locator("section").text_content()
+    # Both corners of the missed object: 40 high, 50 wide, at (10, 10).
+    assert (
+        page.locator(".picture g.missed path.points").first.get_attribute("d") == "M10.0 10.0h0M60.0 50.0h0"
+    )
+
+
+def test_outlines_of_masks(write, dataset, open_page):
+    for image in dataset.images:
+        add_shapes(image)
+    page = open_page(write(dataset=dataset._replace(tasks=["bbox", "segm"]), score_thresh=0.1))
+    assert "judged by masks" in page.locator("section").text_content()
+    group = page.locator(".picture g.missed").first
+    box, shape = (
+        group.locator(x).evaluate(
+            "x => (b => [b.x, b.y, b.width, b.height])(x.getBoundingClientRect())"
+        )
+        for x in ("rect", "path")
+    )
+    assert shape == pytest.approx(box, abs=4)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        np.pad(np.ones((8, 9)), ((0, 4), (0, 3))),  # at two edges
+        1 - np.pad(np.ones((3, 4)), 4),  # with a hole
+        np.eye(9),  # parts that touch at corners
+        np.hypot(*np.mgrid[-12:12, -15:15]) < 10,
+        np.zeros((5, 6)),
+    ],
+)
+def test_an_outline_surrounds_its_mask(mask):
+    path = outline(mask_utils.encode(np.asfortranarray(mask, np.uint8)))
+    # Filled as browsers do, at ten times the size: what an odd number of lines surrounds.
+    height, width = mask.shape
+    filled = np.zeros((10 * height, 10 * width), bool)
+    for line in path.split("Z")[:-1]:
+        vertices = [[10 * float(v) for v in x.split()] for x in line.lstrip("M").split("L")]
+        picture = Image.new("1", filled.shape[::-1])
+        ImageDraw.Draw(picture).polygon([tuple(x) for x in vertices], fill=1)
+        filled ^= np.array(picture)
+    middles = filled[5::10, 5::10]
+    assert (middles == (mask > 0)).all()
+
+
+def test_points():
+    keypoints = torch.tensor([[1.0, 2.0, 0.5], [3.0, 4.0, 0.0], [5.25, 6.0, 2.0]])
+    assert points(keypoints) == "M1.0 2.0h0M5.2 6.0h0"
 
 
 def test_nothing_differs(write, dataset, open_page):

@@ -8,42 +8,24 @@ both on the images where they differ most. Of several seeds of each, AP is the m
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
-import numpy as np
-import torch
 import yaml
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.data import DatasetCatalog
 
-from ..data import handle_difficult_objects
 from ..data.datasets.by_path import folder_name, is_path
 from ..engine import InputError, import_module
 from ..engine.input_checks import check_dataset
-from ..evaluation.detection_files import (
-    check_image_ids,
-    comp4_file,
-    read_coco_results,
-    read_comp4_file,
+from ..evaluation.compared_dataset import (
+    COCO_RESULTS,
+    ComparedDataset,
+    read_compared_dataset,
 )
+from ..evaluation.detection_files import TASKS
 from ..evaluation.testing import PLAIN
 from ..utils import atomic_folder, read_metrics
-from ..visualization.comparison import (
-    ComparedDataset,
-    ComparedImage,
-    TrainedRun,
-    write_comparison,
-)
+from ..visualization.comparison import TrainedRun, write_comparison
 from .command_line import add_import_argument, exit_on_error, make_parser
-
-COCO_RESULTS = "coco_instances_results.json"
-TASKS = ("bbox", "segm", "keypoints")
-
-
-class Detection(NamedTuple):
-    box: Sequence[float]  # XYXY
-    score: float
-    category: int  # in [0, K), as in `pred_classes`
 
 
 def compare(
@@ -75,7 +57,8 @@ def compare(
             f"{', '.join(files_a) or 'none'}; {runs_b[0].folder}: {', '.join(files_b) or 'none'}. "
             "ohem-d2 train --eval-only evaluates on DATASETS.TEST."
         )
-    datasets = [read_dataset(x, (files_a[x], files_b[x])) for x in names]
+    sigmas = runs_a[0].config["TEST"]["KEYPOINT_OKS_SIGMAS"]
+    datasets = [read_dataset(x, (files_a[x], files_b[x]), sigmas) for x in names]
     with atomic_folder(output) as folder:
         return write_comparison(folder, (runs_a, runs_b), datasets, num_images, score_thresh)
 
@@ -187,7 +170,9 @@ def find_detections(run: TrainedRun) -> dict[str, Path]:
     return found
 
 
-def read_dataset(name: str, folders: tuple[Path, Path]) -> ComparedDataset:
+def read_dataset(
+    name: str, folders: tuple[Path, Path], keypoint_sigmas: Sequence[float]
+) -> ComparedDataset:
     """
     Args:
         folders: of the detections of each run.
@@ -201,82 +186,7 @@ def read_dataset(name: str, folders: tuple[Path, Path]) -> ComparedDataset:
             "that registers it with --import."
         )
     check_dataset(name, str(folders[0]))
-    records = handle_difficult_objects(DatasetCatalog.get(name), [name], "ignore")
-    detections = [read_detections(name, x) for x in folders]
-    image_ids = {str(x["image_id"]) for x in records}
-    for folder, detections_of_run in zip(folders, detections, strict=True):
-        check_image_ids(detections_of_run, image_ids, str(folder))
-    return ComparedDataset(
-        name,
-        MetadataCatalog.get(name).thing_classes,
-        [
-            to_image(record, [x.get(str(record["image_id"]), []) for x in detections])
-            for record in records
-        ],
-    )
-
-
-def read_detections(name: str, folder: Path) -> dict[str, list[Detection]]:
-    """
-    Returns:
-        dict[str, list[Detection]]: by image id.
-    """
-    metadata = MetadataCatalog.get(name)
-    detections: dict[str, list[Detection]] = {}
-    if metadata.get("evaluator_type") == "pascal_voc":
-        for category, class_name in enumerate(metadata.thing_classes):
-            columns = read_comp4_file(comp4_file(folder, metadata.split, class_name))
-            for image_id, score, box in zip(*columns, strict=True):
-                detections.setdefault(image_id, []).append(Detection(box, score, category))
-        return detections
-    file = folder / COCO_RESULTS
-    categories = metadata.get("thing_dataset_id_to_contiguous_id") or {
-        i: i for i in range(len(metadata.thing_classes))
-    }
-    for x in read_coco_results(file, categories):
-        if "bbox" not in x:
-            raise InputError(f"{file} has detections without 'bbox'.")
-        box = BoxMode.convert(x["bbox"], BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)
-        detections.setdefault(str(x["image_id"]), []).append(
-            Detection(box, x["score"], categories[x["category_id"]])
-        )
-    return detections
-
-
-def to_image(record: dict[str, Any], detections: list[list[Detection]]) -> ComparedImage:
-    size = (record["height"], record["width"])
-    objects, ignored = (
-        [x for x in record["annotations"] if bool(x.get("iscrowd", 0)) == is_crowd]
-        for is_crowd in (False, True)
-    )
-    detections_a, detections_b = (
-        Instances(
-            size,
-            pred_boxes=to_boxes([x.box for x in detections_of_run]),
-            scores=torch.tensor([x.score for x in detections_of_run], dtype=torch.float32),
-            pred_classes=torch.tensor([x.category for x in detections_of_run], dtype=torch.int64),
-        )
-        for detections_of_run in detections
-    )
-    return ComparedImage(
-        record["file_name"],
-        *size,
-        Instances(
-            size,
-            gt_boxes=to_boxes([_xyxy(x) for x in objects]),
-            gt_classes=torch.tensor([x["category_id"] for x in objects], dtype=torch.int64),
-        ),
-        to_boxes([_xyxy(x) for x in ignored]),
-        (detections_a, detections_b),
-    )
-
-
-def to_boxes(boxes: Sequence[Sequence[float]]) -> Boxes:
-    return Boxes(torch.tensor(np.array(boxes), dtype=torch.float32).reshape(-1, 4))
-
-
-def _xyxy(annotation: dict[str, Any]) -> list[float]:
-    return BoxMode.convert(list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYXY_ABS)
+    return read_compared_dataset(name, folders, keypoint_sigmas)
 
 
 def main() -> None:

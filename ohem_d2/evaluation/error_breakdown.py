@@ -35,8 +35,8 @@ __all__ = [
     "rank_detections",
 ]
 
-# From the first IoU on, a box is on an object; below the second, it is unrelated to the object.
-# TIDE's t_f and t_b.
+# From the first overlap on, a detection is on an object; below the second, it is unrelated to the
+# object. TIDE's t_f and t_b, which are IoUs.
 FG_THRESH, BG_THRESH = 0.5, 0.1
 
 WRONG = ("background", "localization", "class", "duplicate")
@@ -87,15 +87,17 @@ def _ratio(part: int, whole: int) -> float:
     return part / whole if whole else float("nan")
 
 
-def judge_detections(detections: Instances, objects: Instances, ignored: Boxes) -> Judgement:
+def judge_detections(
+    detections: Instances, objects: Instances, ignored: Boxes, overlap: Optional[Tensor] = None
+) -> Judgement:
     """
     Judge detections by decreasing score, as COCO's evaluation does. A detection is the first of:
-        right, if its IoU with an object of its class that is not taken yet is at least FG_THRESH.
-            It takes the one with the largest IoU.
+        right, if its overlap with an object of its class that is not taken yet is at least
+            FG_THRESH. It takes the one with the largest.
         ignored, if at least FG_THRESH of its area lies in an ignored box.
-        a duplicate, if it has that IoU with an object of its class that is taken.
-        of another class, if it has that IoU with an object of another class.
-        badly localized, if its IoU with an object of its class is at least BG_THRESH.
+        a duplicate, if it has that overlap with an object of its class that is taken.
+        of another class, if it has that overlap with an object of another class.
+        badly localized, if its overlap with an object of its class is at least BG_THRESH.
         on background.
 
     Args:
@@ -103,13 +105,15 @@ def judge_detections(detections: Instances, objects: Instances, ignored: Boxes) 
         objects (Instances): of the image, with "gt_boxes" and "gt_classes".
         ignored (Boxes): crowds and difficult objects. Unlike in COCO's evaluation, their class does
             not matter: too little is known of them to call a detection of another class an error.
+        overlap (Tensor): (N, G) from 0 to 1, such as :func:`mask_iou`. None: the IoU of the boxes.
     """
-    iou = pairwise_iou(detections.pred_boxes, objects.gt_boxes)  # (N, G)
+    if overlap is None:
+        overlap = pairwise_iou(detections.pred_boxes, objects.gt_boxes)
     is_of_class = detections.pred_classes[:, None] == objects.gt_classes
-    found_by = _match(iou * is_of_class, detections.scores, FG_THRESH)
+    found_by = _match(overlap * is_of_class, detections.scores, FG_THRESH)
     found = found_by >= 0
 
-    best, best_of_others = _largest(iou * is_of_class), _largest(iou * ~is_of_class)
+    best, best_of_others = _largest(overlap * is_of_class), _largest(overlap * ~is_of_class)
     verdicts = torch.full((len(detections),), BACKGROUND)
     # From the last of the list above to the first, which takes precedence.
     verdicts[best >= BG_THRESH] = LOCALIZATION
@@ -123,19 +127,19 @@ def judge_detections(detections: Instances, objects: Instances, ignored: Boxes) 
     return Judgement(detections.scores, verdicts, found_scores)
 
 
-def _match(iou: Tensor, scores: Tensor, thresh: float) -> Tensor:
+def _match(overlap: Tensor, scores: Tensor, thresh: float) -> Tensor:
     """
     Args:
-        iou (Tensor): (N, G), 0 where the classes differ.
+        overlap (Tensor): (N, G), 0 where the classes differ.
 
     Returns:
         Tensor: (G,) of int64, the detection that takes each object, -1 for none.
     """
-    is_near = _largest(iou) >= thresh  # skip the rest, which is most
-    found_by = torch.full((iou.shape[1],), -1)
+    is_near = _largest(overlap) >= thresh  # skip the rest, which is most
+    found_by = torch.full((overlap.shape[1],), -1)
     for i in scores.argsort(descending=True, stable=True).tolist():
         if is_near[i]:
-            free = iou[i] * (found_by < 0)
+            free = overlap[i] * (found_by < 0)
             if free.max() >= thresh:
                 found_by[free.argmax()] = i
     return found_by

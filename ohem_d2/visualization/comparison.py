@@ -3,19 +3,17 @@ The page that compares two runs, comparison.html. Run A comes first in every pai
 """
 
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple, Optional
 
-from detectron2.structures import Boxes, Instances
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..evaluation.compared_dataset import ComparedDataset
 from ..evaluation.error_breakdown import (
-    VERDICTS,
     WRONG,
     ErrorCounts,
     Judgement,
@@ -23,19 +21,15 @@ from ..evaluation.error_breakdown import (
     count_errors,
     find_best_threshold,
     find_threshold_of_precision,
-    judge_detections,
     rank_detections,
 )
 from .curves import COLORS, Run, draw_scalars, find_scalars
+from .judged_image import LABEL_SIZE, LETTERS, Pictures, show_image
 from .page import write_page
-from .picture_files import read_picture, write_jpeg
 
-__all__ = ["ComparedDataset", "ComparedImage", "TrainedRun", "write_comparison"]
+__all__ = ["TrainedRun", "write_comparison"]
 
 SCORES = (0.1, 0.3, 0.5, 0.7, 0.9)
-LETTERS = ("A", "B")  # in pictures, because matplotlib's font lacks characters of names
-LONGER_SIDE = 800  # of the pictures, in pixels
-LABEL_SIZE = 0.028  # of the width of a picture
 NONE = "-"  # a missing number
 BEST, SAME_PRECISION = "best F1", "same precision"
 
@@ -50,32 +44,6 @@ class TrainedRun(NamedTuple):
     config: dict[str, Any]  # config.yaml
     metrics: list[dict[str, float]]  # the lines of metrics.json
     results: list[dict[str, Any]]  # results.json, see :class:`Evaluation`
-
-
-class ComparedImage(NamedTuple):
-    file_name: str
-    height: int
-    width: int
-    objects: Instances  # with "gt_boxes" and "gt_classes"
-    ignored: Boxes  # crowds and difficult objects
-    # By run, with "pred_boxes", "scores" and "pred_classes".
-    detections: tuple[Instances, Instances]
-
-
-class ComparedDataset(NamedTuple):
-    name: str
-    class_names: Sequence[str]
-    images: list[ComparedImage]
-
-    def judge(self, run: int) -> list[Judgement]:
-        """
-        Args:
-            run (int): 0 for A, 1 for B.
-
-        Returns:
-            list[Judgement]: of its detections on each image.
-        """
-        return [judge_detections(x.detections[run], x.objects, x.ignored) for x in self.images]
 
 
 class Row(NamedTuple):
@@ -126,18 +94,6 @@ class Level(NamedTuple):
             a, b = self.thresholds
             return f"{a:.2f}, {self.label}", f"{b:.2f}"
         return self.label, ""
-
-
-class Mark(NamedTuple):
-    """
-    A box on a picture, with its label.
-    """
-
-    kind: str  # "object", "missed" or a verdict
-    box: list[float]  # XYXY
-    text: str = ""
-    text_at: tuple[float, float] = (0.0, 0.0)
-    text_anchor: str = "start"  # or "end", as in SVG
 
 
 def write_comparison(
@@ -217,7 +173,7 @@ def summarize(section: Mapping[str, Any]) -> str:
                 task = "" if test == "plain, bbox" else f" ({test})"
                 words.append(f"AP{task} {a} (A), {b} (B), {difference}")
     sentence = f"{section['name']}: {'; '.join(words) or 'no test in common'}."
-    for level in section.get("levels", []):
+    for level in section["judged"][0].levels if "judged" in section else ():
         if level.label == SAME_PRECISION:
             (thresh_a, thresh_b), (a, b) = level.thresholds, level.counts
             sentence += (
@@ -313,18 +269,35 @@ def _by_difference(row: Row) -> float:
     return math.inf if row.difference is None else -row.difference
 
 
-def _compare_detections(
-    dataset: ComparedDataset,
-    pictures: "Pictures",
-    index: int,
-    num_images: int,
-    score_thresh: Optional[float],
-) -> dict[str, Any]:
+class JudgedRuns(NamedTuple):
     """
-    Returns:
-        dict: the template's variables for the detections on a dataset.
+    The detections of both runs on a dataset, judged by boxes, masks or keypoints.
     """
-    judged_a, judged_b = map(dataset.judge, range(2))
+
+    task: str
+    num_objects: int
+    judgements: tuple[list[Judgement], list[Judgement]]  # by run, of each image
+    best: tuple[float, float]  # the thresholds of the best F1
+    levels: list[Level]
+    errors: str  # files of pictures
+    precision: str
+
+    @property
+    def by(self) -> str:
+        return {"bbox": "boxes", "segm": "masks", "keypoints": "keypoints"}[self.task]
+
+    @property
+    def overlap(self) -> str:
+        return "object keypoint similarity" if self.task == "keypoints" else "IoU"
+
+
+def _judge_runs(dataset: ComparedDataset, task: str, folder: Path, index: int) -> JudgedRuns:
+    """
+    Args:
+        folder (Path): for the pictures.
+        index (int): of the dataset.
+    """
+    judged_a, judged_b = (dataset.judge(run, task) for run in range(2))
     ranked_a, ranked_b = rank_detections(judged_a), rank_detections(judged_b)
     best = find_best_threshold(ranked_a), find_best_threshold(ranked_b)
     thresholds = {f"{x:.1f}": (x, x) for x in SCORES} | {BEST: best}
@@ -337,33 +310,56 @@ def _compare_detections(
         Level(label, (a, b), (count_errors(judged_a, a), count_errors(judged_b, b)))
         for label, (a, b) in thresholds.items()
     ]
-    picture = f"errors_{index + 1}.png"
-    draw_errors(pictures.folder / picture, levels)
-    curve = f"precision_{index + 1}.png"
-    draw_precision(pictures.folder / curve, (ranked_a, ranked_b), best)
+    judged = JudgedRuns(
+        task,
+        ranked_a.num_objects,
+        (judged_a, judged_b),
+        best,
+        levels,
+        errors=f"errors_{index + 1}_{task}.png",
+        precision=f"precision_{index + 1}_{task}.png",
+    )
+    draw_errors(folder / judged.errors, levels)
+    draw_precision(folder / judged.precision, (ranked_a, ranked_b), best)
+    return judged
 
-    shown_from = best if score_thresh is None else (score_thresh, score_thresh)
+
+def _compare_detections(
+    dataset: ComparedDataset,
+    pictures: Pictures,
+    index: int,
+    num_images: int,
+    score_thresh: Optional[float],
+) -> dict[str, Any]:
+    """
+    Returns:
+        dict: the template's variables for the detections on a dataset.
+    """
+    judged = [_judge_runs(dataset, x, pictures.folder, index) for x in dataset.tasks]
+    shown = judged[-1]  # by masks or keypoints, if there are any
+    shown_from = shown.best if score_thresh is None else (score_thresh, score_thresh)
     errors_a, errors_b = (
         [count_errors([x], thresh).errors for x in judgements_of_run]
-        for judgements_of_run, thresh in zip((judged_a, judged_b), shown_from, strict=True)
+        for judgements_of_run, thresh in zip(shown.judgements, shown_from, strict=True)
     )
     groups = choose_images(errors_a, errors_b, num_images)
     return {
         "num_images": len(dataset.images),
-        "num_objects": sum(len(x.objects) for x in dataset.images),
-        "levels": levels,
-        "errors": picture,
-        "precision": curve,
+        "judged": judged,
         "without_detections": [
             letter
-            for letter, x in zip(LETTERS, (judged_a, judged_b), strict=True)
+            for letter, x in zip(LETTERS, shown.judgements, strict=True)
             if not sum(len(y.scores) for y in x)
         ],
+        "shown_by": shown.by,
         "shown_from": shown_from,
         "is_best": score_thresh is None,
         "groups": {
             letter: [
-                _show(dataset, i, (judged_a[i], judged_b[i]), shown_from, pictures) for i in indices
+                show_image(
+                    dataset, i, shown.task, [x[i] for x in shown.judgements], shown_from, pictures
+                )
+                for i in indices
             ]
             for letter, indices in groups.items()
         },
@@ -388,117 +384,6 @@ def choose_images(
         "B": [i for i in order if more[i] > 0][: (count + 1) // 2],
         "A": [i for i in order if more[i] < 0][: count // 2],
     }
-
-
-class Pictures:
-    """
-    Copies of images. Each is made once.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._names: dict[str, str] = {}  # by file name of the image
-
-    def add(self, file_name: str) -> str:
-        """
-        Returns:
-            str: path of the copy within the folder.
-
-        Raises:
-            InputError: if the image cannot be read.
-        """
-        if file_name not in self._names:
-            name = f"image_{len(self._names) + 1}.jpg"  # a name that any browser can open
-            write_jpeg(self.folder / name, read_picture(file_name), LONGER_SIDE)
-            self._names[file_name] = name
-        return self._names[file_name]
-
-
-def _show(
-    dataset: ComparedDataset,
-    index: int,
-    judgements: Sequence[Judgement],
-    thresholds: Sequence[float],
-    pictures: Pictures,
-) -> dict[str, Any]:
-    """
-    Returns:
-        dict: the template's variables for an image.
-    """
-    image = dataset.images[index]
-    return {
-        "name": os.path.basename(image.file_name),
-        "picture": pictures.add(image.file_name),
-        "image": image,
-        "sides": [
-            {
-                "letter": letter,
-                "marks": _mark(image, found, judgement, thresh, dataset.class_names),
-                "words": describe(count_errors([judgement], thresh)),
-            }
-            for letter, found, judgement, thresh in zip(
-                LETTERS, image.detections, judgements, thresholds, strict=True
-            )
-        ],
-    }
-
-
-def _mark(
-    image: ComparedImage,
-    detections: Instances,
-    judgement: Judgement,
-    thresh: float,
-    class_names: Sequence[str],
-) -> list[Mark]:
-    """
-    Returns:
-        list[Mark]: the boxes on the picture of one run, in drawing order.
-    """
-    marks = [Mark("ignored", box) for box in image.ignored.tensor.tolist()]
-    for box, category, score in zip(
-        image.objects.gt_boxes.tensor.tolist(),
-        image.objects.gt_classes.tolist(),
-        judgement.found_scores.tolist(),
-        strict=True,
-    ):
-        if score >= thresh:
-            marks.append(Mark("object", box))
-        else:
-            text = f"missed: {class_names[category]}"
-            marks.append(Mark("missed", box, text, *_place(box, image, is_below=True)))
-    for i in judgement.scores.argsort().tolist():
-        if (score := float(judgement.scores[i])) >= thresh:
-            box = detections.pred_boxes.tensor[i].tolist()
-            text = f"{class_names[detections.pred_classes[i]]} {100 * score:.0f} %"
-            kind = VERDICTS[judgement.verdicts[i]]
-            marks.append(Mark(kind, box, text, *_place(box, image, is_below=False)))
-    return marks
-
-
-def _place(
-    box: Sequence[float], image: ComparedImage, is_below: bool
-) -> tuple[tuple[float, float], str]:
-    """
-    Returns:
-        (tuple[float, float], str): position and anchor of the label of a box: outside the box but
-        inside the picture.
-    """
-    x0, y0, x1, y1 = box
-    size = LABEL_SIZE * image.width
-    if is_below:
-        y = y1 + size if y1 + 1.2 * size < image.height else y1 - 0.4 * size
-    else:
-        y = y0 - 0.4 * size if y0 > 1.4 * size else y0 + 1.1 * size
-    return ((x1, y), "end") if x0 > 0.7 * image.width else ((x0, y), "start")
-
-
-def describe(counts: ErrorCounts) -> str:
-    """
-    Returns:
-        str: the counts in words, such as "2 right, 1 missed, 1 duplicate".
-    """
-    words = {"right": counts.right, "missed": counts.missed, **counts.wrong}
-    return ", ".join(f"{n} {x}" for x, n in words.items() if n) or "nothing to find, and no error"
 
 
 def draw_precision(path: Path, rankings: Sequence[Ranking], best: Sequence[float]) -> None:
