@@ -228,7 +228,8 @@ def test_masks_and_keypoints(write, dataset, open_page):
     assert "judged by keypoints" in page.locator("section").text_content()
     # Both corners of the missed object: 40 high, 50 wide, at (10, 10).
     assert (
-        page.locator(".picture g.missed path.points").first.get_attribute("d") == "M10.0 10.0h0M60.0 50.0h0"
+        page.locator(".picture g.missed path.points").first.get_attribute("d")
+        == "M10.0 10.0h0M60.0 50.0h0"
     )
 
 

@@ -90,6 +90,17 @@ def test_snippets_of_the_readme(run, tmp_path):
     run("snippets.py")
 
 
+def test_snippets_of_the_docs(site, run):
+    code = f"""
+import sys
+import pytest
+import ohem_d2
+assert ohem_d2.__file__.startswith({str(site)!r}), ohem_d2.__file__
+sys.exit(pytest.main([{str(ROOT / "tests/test_readme.py")!r}, "-k", "snippet or heads_of_a_user"]))
+"""
+    assert " passed" in run("-c", code)
+
+
 def with_masks(split, folder):
     """
     A few photographs of the set in COCO's format, with each box as the mask of its object.
