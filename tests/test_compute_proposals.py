@@ -100,15 +100,7 @@ def wait_for_images(partial, count):
 
 
 def count_images(partial):
-    with open(partial, "rb") as file:
-        file.readline()
-        count = 0
-        try:
-            while True:
-                pickle.load(file)
-                count += 1
-        except (EOFError, pickle.UnpicklingError):
-            return count
+    return max(partial.read_bytes().count(b"\n") - 1, 0)
 
 
 def test_continues_after_a_kill_and_an_interrupt(root, run, capfd):
@@ -126,7 +118,7 @@ def test_continues_after_a_kill_and_an_interrupt(root, run, capfd):
     assert 2 <= killed_after < COUNT
     # A write that the kill interrupted.
     with open(partial, "ab") as file:
-        file.write(pickle.dumps(("9", (160, 208), np.zeros((9, 4)), ""))[:-20])
+        file.write(b'["9", [160, 208], {"npy": "eJyb7B')
 
     process = start(output, killed_after + 2)
     wait_for_images(partial, killed_after + 2)

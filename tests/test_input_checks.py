@@ -165,8 +165,14 @@ def write(path, image_id, x1=100, size=(60, 100)):
 def test_proposal_files(with_proposals):
     cfg = with_proposals
     check_inputs(cfg)
-    cfg.DATASETS.PROPOSAL_FILES_TEST = ("https://example.com/proposals.pkl",)  # comes later
-    check_inputs(cfg)
+    # Downloaded now: detectron2 would run code in it.
+    there, cfg.DATASETS.PROPOSAL_FILES_TEST = (
+        cfg.DATASETS.PROPOSAL_FILES_TEST,
+        ("https://localhost:1/proposals.pkl",),
+    )
+    with pytest.raises(InputError, match="localhost:1/proposals.pkl cannot be read: .*refused"):
+        check_inputs(cfg)
+    cfg.DATASETS.PROPOSAL_FILES_TEST = there
     cfg.DATASETS.PROPOSAL_FILES_TRAIN = ("a.pkl", "b.pkl")
     with pytest.raises(InputError, match="PROPOSAL_FILES_TRAIN is a.pkl, which does not exist"):
         check_inputs(cfg)

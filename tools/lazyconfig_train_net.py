@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 from detectron2 import _C
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import LazyConfig, instantiate
 from detectron2.engine import (
     AMPTrainer,
@@ -27,7 +26,7 @@ from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import COCOEvaluator, inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 
-from ohem_d2.checkpoint import AtomicCheckpointer
+from ohem_d2.checkpoint import AtomicCheckpointer, SafeCheckpointer
 
 logger = logging.getLogger("detectron2")
 
@@ -90,7 +89,7 @@ def main(args):
         return do_train(args, cfg)
     model = instantiate(cfg.model).to(cfg.train.device)
     model = create_ddp_model(model)
-    DetectionCheckpointer(model).load(cfg.train.init_checkpoint)
+    SafeCheckpointer(model).load(cfg.train.init_checkpoint)
     return do_test(cfg, model)
 
 

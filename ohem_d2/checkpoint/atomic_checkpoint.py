@@ -1,14 +1,14 @@
 import os
 import shutil
 
-from detectron2.checkpoint import DetectionCheckpointer
+from .safe_checkpoint import SafeCheckpointer
 
 __all__ = ["AtomicCheckpointer"]
 
 
-class AtomicCheckpointer(DetectionCheckpointer):
+class AtomicCheckpointer(SafeCheckpointer):
     """
-    A :class:`DetectionCheckpointer` that may be killed while it writes: the file "last_checkpoint"
+    A :class:`SafeCheckpointer` that may be killed while it writes: the file "last_checkpoint"
     in `save_dir`, a local folder, always names a complete checkpoint.
     """
 

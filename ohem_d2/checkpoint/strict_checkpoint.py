@@ -1,15 +1,14 @@
 from typing import Any
 
-from detectron2.checkpoint import DetectionCheckpointer
-
 from ..utils import InputError
+from .safe_checkpoint import SafeCheckpointer
 
 __all__ = ["StrictCheckpointer"]
 
 
-class StrictCheckpointer(DetectionCheckpointer):
+class StrictCheckpointer(SafeCheckpointer):
     """
-    A :class:`DetectionCheckpointer` for evaluation: weights of the model that the file lacks, or
+    A :class:`SafeCheckpointer` for evaluation: weights of the model that the file lacks, or
     has in another shape, are an error. :class:`DetectionCheckpointer` leaves them random.
     """
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Optional
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
+from detectron2.structures import Boxes, Instances
 from tabulate import tabulate
 from tqdm import tqdm
 
@@ -74,12 +75,13 @@ class Trial(NamedTuple):
     row: Row
     dataset: str
     cfg: CfgNode
-    # For each image that is done its id, its seconds and its detections. At the end the Evaluation.
+    # For each image that is done its id, its seconds, its size and the fields of its detections. At
+    # the end what is in the Evaluation, in a dict.
     results: PartialResults
 
     def evaluation(self) -> Optional[Evaluation]:
         last = self.results.results[-1:]
-        return last[0] if last and isinstance(last[0], Evaluation) else None
+        return Evaluation(**last[0]) if last and isinstance(last[0], dict) else None
 
     def num_images_done(self) -> int:
         return len(self.results.results) - (self.evaluation() is not None)
@@ -100,12 +102,18 @@ class ResumedModel(TimedModel):
         (image,) = batched_inputs  # detectron2 tests on one at a time
         image_id = str(image["image_id"])
         if image_id in self.done:
-            seconds, instances = self.done[image_id]
+            seconds, size, fields = self.done[image_id]
             self.seconds.append(seconds)
+            instances = Instances(
+                tuple(size), **{k: torch.from_numpy(x) for k, x in fields.items()}
+            )
+            instances.pred_boxes = Boxes(instances.pred_boxes)
         else:
             (output,) = super().forward(batched_inputs)
             instances = output["instances"].to("cpu")
-            self.results.append((image_id, self.seconds[-1], instances))
+            fields = {**instances.get_fields(), "pred_boxes": instances.pred_boxes.tensor}
+            arrays = {k: x.numpy() for k, x in fields.items()}
+            self.results.append((image_id, self.seconds[-1], instances.image_size, arrays))
             self.bar.update()
         return [{"instances": instances}]
 
@@ -186,7 +194,7 @@ def finish(trials: list[Trial], output: Path) -> None:
             model = build_test_time_model(cfg, models[cfg.MODEL.WEIGHTS])
             folder = str(output / row.name / folder_name(dataset))
             resumed = ResumedModel(model, results, bar)
-            results.append(evaluate_dataset(cfg, resumed, dataset, folder))
+            results.append(evaluate_dataset(cfg, resumed, dataset, folder)._asdict())
 
 
 def make_rows(trials: list[Trial], dataset: str) -> list[list[Any]]:

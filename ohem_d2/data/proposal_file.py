@@ -19,6 +19,7 @@ from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
 from ..utils import InputError, atomic_file
+from ..utils.safe_pickle import load_pickle
 
 __all__ = ["make_proposals", "write_proposals", "read_proposals", "check_proposals"]
 
@@ -70,8 +71,7 @@ def write_proposals(path: str | os.PathLike, proposals: dict[str, Any]) -> None:
 def read_proposals(path: str) -> dict[str, Any]:
     """
     Args:
-        path (str): anything that detectron2's PathManager opens. It is unpickled, as in
-            detectron2, so it must come from someone you trust.
+        path (str): anything that detectron2's PathManager opens. Code in it is not run.
 
     Returns:
         dict[str, Any]: see the top of this file. The boxes and logits are not checked.
@@ -81,9 +81,11 @@ def read_proposals(path: str) -> dict[str, Any]:
     """
     try:
         with PathManager.open(path, "rb") as f:
-            proposals = pickle.load(f, encoding="latin1")
+            proposals = load_pickle(f)
     except FileNotFoundError:
         raise
+    except OSError as e:  # such as a URL that cannot be reached
+        raise InputError(f"{path} cannot be read: {e}") from e
     except Exception as e:  # unpickling other bytes may raise anything
         raise InputError(f"{path} is not a proposal file: {type(e).__name__}: {e}") from e
     if not isinstance(proposals, dict):

@@ -122,11 +122,9 @@ def _check_proposal_files(key: str, datasets: CfgNode) -> None:
     for name, file in zip(names, files, strict=True):
         remedy = f"Make it: ohem-d2 proposals {name} {file}"
         _check_file(f"DATASETS.PROPOSAL_FILES_{key}", file, remedy)
-        if _is_remote(file):
-            continue
         dataset_dicts = DatasetCatalog.get(name)
         try:
-            check_proposals(read_proposals(file), dataset_dicts)
+            check_proposals(read_proposals(file), dataset_dicts)  # detectron2 runs code in it
         except ValueError as e:
             raise InputError(
                 f"DATASETS.PROPOSAL_FILES_{key}: {file} cannot be used with {name}. {e}"

@@ -2,9 +2,14 @@
 The results of a long run in a file, from which a stopped run continues.
 """
 
+import base64
+import io
+import json
 import os
-import pickle
+import zlib
 from typing import Any
+
+import numpy as np
 
 from .input_error import InputError
 
@@ -13,11 +18,13 @@ __all__ = ["PartialResults"]
 
 class PartialResults:
     """
-    A file to which results are appended one at a time. It holds a description of the run, a newline
-    and a pickle of each result. It is unpickled, so open files that you trust only.
+    A file to which results are appended one at a time. Its first line is a description of the run,
+    and each other line a result in JSON. Results consist of lists, dicts, text, numbers, None and
+    NumPy arrays.
 
     Attributes:
-        results (list): all results in the file, in order.
+        results (list): all results in the file, in order. What was appended as a tuple is a list
+            there after the file was read.
     """
 
     def __init__(self, path: str | os.PathLike, description: str) -> None:
@@ -48,12 +55,17 @@ class PartialResults:
                 )
             if begin == header:
                 end = file.tell()
-                try:
-                    while True:
-                        self.results.append(pickle.load(file))
-                        end = file.tell()
-                except (EOFError, pickle.UnpicklingError):
-                    file.truncate(end)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break
+                    try:
+                        self.results.append(json.loads(line, object_hook=_to_array))
+                    except (ValueError, EOFError, zlib.error) as e:
+                        raise InputError(
+                            f"{path} is damaged after {end} bytes: {e}. Delete it to start anew."
+                        ) from e
+                    end += len(line)
+                file.truncate(end)
             else:  # it is new, or the run was killed while it wrote the header
                 file.truncate(0)
                 file.write(header)
@@ -64,14 +76,14 @@ class PartialResults:
     def append(self, result: Any) -> None:
         """
         Args:
-            result (Any): can be pickled. It is in the file when this returns.
+            result (Any): see above. It is in the file when this returns.
 
         Raises:
+            TypeError: if it consists of anything else. Nothing is written.
             OSError: if it cannot be written, for example because the disk is full. Append nothing
                 after that: the next run continues from the complete results.
         """
-        # In one piece, so that nothing is written if pickling fails.
-        self._file.write(pickle.dumps(result))
+        self._file.write(json.dumps(result, default=_to_json).encode() + b"\n")
         self._file.flush()
         self.results.append(result)
 
@@ -83,3 +95,21 @@ class PartialResults:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+ARRAY = "npy"  # key of an array: its file, compressed
+
+
+def _to_json(value: Any) -> dict[str, str]:
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{type(value).__name__} is not among the types of results.")
+    file = io.BytesIO()
+    np.save(file, value, allow_pickle=False)
+    return {ARRAY: base64.b64encode(zlib.compress(file.getvalue())).decode()}
+
+
+def _to_array(value: dict[str, Any]) -> Any:
+    if value.keys() != {ARRAY}:
+        return value
+    content = zlib.decompress(base64.b64decode(value[ARRAY]))
+    return np.load(io.BytesIO(content), allow_pickle=False)
