@@ -28,10 +28,10 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from ohem_d2.checkpoint import load_model
-from ohem_d2.commands.compare_runs import read_dataset
 from ohem_d2.data.datasets.clutter import CLASS_NAMES, NUM_IMAGES, generate_clutter
 from ohem_d2.engine import InputError, fall_back_to_cpu, load_config
 from ohem_d2.evaluation import build_mean_roi_loss_loader, features_and_rois, mean_roi_loss
+from ohem_d2.evaluation.compared_dataset import read_compared_dataset
 from ohem_d2.evaluation.error_breakdown import find_best_threshold, rank_detections
 from ohem_d2.utils import read_metrics
 from ohem_d2.visualization.curves import Run, draw_curves
@@ -132,9 +132,10 @@ def find_best_thresholds(folders: dict[str, Path]) -> dict[str, float]:
         dict[str, float]: by run, the score threshold that maximizes F1 on the test images.
     """
     name = DATASETS["VOC"]
-    dataset = read_dataset(name, tuple(x / "inference" / name for x in folders.values()))
+    dataset = read_compared_dataset(name, tuple(x / "inference" / name for x in folders.values()))
     return {
-        run: find_best_threshold(rank_detections(dataset.judge(i))) for i, run in enumerate(folders)
+        run: find_best_threshold(rank_detections(dataset.judge(i, "bbox")))
+        for i, run in enumerate(folders)
     }
 
 

@@ -53,5 +53,5 @@ def draw_detections(
                 draw_box(ax, box, color, linewidth=1.4)
                 label = f"{class_names[found.pred_classes[i]]} {found.scores[i]:.0%}"
                 draw_label(ax, box, label, color)
-        row[0].set_ylabel(f"{name}, score of at least {min_scores[name]:.2f}", fontsize=11)
+        row[0].set_ylabel(f"{name}\nscore of at least {min_scores[name]:.2f}", fontsize=11)
     return render(figure)
