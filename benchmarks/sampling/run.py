@@ -15,7 +15,7 @@ from detectron2.config import CfgNode
 from detectron2.evaluation import inference_context
 from detectron2.modeling import GeneralizedRCNN, build_model
 
-from benchmarks.laboratory.run import HalfPrecision, to_opts, train_and_evaluate
+from benchmarks.laboratory.run import to_opts, train_and_evaluate
 from benchmarks.provenance import provenance, require_clean_commit
 from benchmarks.sampling.datasets import register
 from benchmarks.sampling.experiments import (
@@ -26,6 +26,7 @@ from benchmarks.sampling.experiments import (
     config_digest,
     options_of,
 )
+from benchmarks.sampling.half_precision import HalfPrecision
 from ohem_d2.engine import fall_back_to_cpu, load_config
 from ohem_d2.evaluation import build_mean_roi_loss_loader, mean_roi_loss
 from ohem_d2.evaluation.mean_roi_loss import features_and_rois
