@@ -3,6 +3,7 @@ import io
 import json
 import math
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -335,10 +336,32 @@ def test_results(voc, tmp_path, caplog):
 def test_the_year_chooses_the_metric(evaluated):
     objects = {"a": [("cat", (11, 11, 40, 30), 0), ("cat", (51, 11, 90, 30), 0)]}
     outputs = {"a": [(CAT, 0.5, EASY)]}
-    for year, metric, ap in [(2007, "11-point", 6 / 11), (2012, "area", 1 / 2)]:
+    eleven_point, area = ("11-point", 6 / 11), ("area", 1 / 2)
+    years = {2007: eleven_point, "2007": eleven_point, 2012: area, 2010: area, 2020: area}
+    for year, (metric, ap) in years.items():
         results, _ = evaluated(objects, outputs, year)
         assert results["metric"] == metric
         assert [results[x] for x in ("AP", "AP50", "AP75")] == pytest.approx([100 * ap] * 3)
+
+
+def test_a_class_with_a_slash(tmp_path):
+    name, names = "with_slash", ["car/van", "100% n/a", "car%2Fvan"]
+    folder = tmp_path / name
+    make_voc(folder, name, {"a": [(names[0], (11, 11, 40, 30), 0)]})
+    MetadataCatalog.pop(name)  # it names other classes
+    MetadataCatalog.get(name).set(
+        thing_classes=names, dirname=str(folder), split="train", year=2012
+    )
+    try:
+        results = run(PascalVOCEvaluator(name, str(tmp_path / "output")), {"a": [(CAT, 0.5, EASY)]})
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.pop(name)
+    assert results["bbox"]["AP50-car/van"] == 100
+    files = {x.name for x in (tmp_path / "output").glob("comp4*")}
+    prefix = "comp4_det_train_"
+    assert files == {f"{prefix}{x}.txt" for x in ("car%2Fvan", "100%25 n%2Fa", "car%252Fvan")}
+    assert {unquote(x) for x in files} == {f"{prefix}{x}.txt" for x in names}
 
 
 def test_no_detections_and_no_objects(voc, evaluated):

@@ -5,12 +5,11 @@ Objects that PASCAL VOC marks as difficult. detectron2 trains on them like on an
 import os
 from collections.abc import Sequence
 from typing import Any
-from xml.etree import ElementTree
 
 from detectron2.data import MetadataCatalog
-from detectron2.utils.file_io import PathManager
 
 from ..utils import InputError
+from .datasets.voc import read_annotations
 
 __all__ = ["PRACTICES", "check_practice", "handle_difficult_objects"]
 
@@ -64,8 +63,7 @@ def handle_difficult_objects(
 
 
 def _handle(annotations: list[dict[str, Any]], path: str, practice: str) -> list[dict[str, Any]]:
-    with PathManager.open(path) as f:
-        objects = ElementTree.parse(f).findall("object")
+    objects = read_annotations(path).objects
     # detectron2 loads all objects in the order of the file.
     if len(objects) != len(annotations):
         raise InputError(
@@ -75,7 +73,7 @@ def _handle(annotations: list[dict[str, Any]], path: str, practice: str) -> list
         )
     ret = []
     for annotation, obj in zip(annotations, objects, strict=True):
-        if obj.findtext("difficult") != "1":
+        if not obj.difficult:
             ret.append(annotation)
         elif practice == "ignore":
             ret.append({**annotation, "iscrowd": 1})

@@ -14,12 +14,15 @@ __all__ = ["build_evaluator", "evaluator_type"]
 def evaluator_type(dataset_name: str) -> str:
     """
     Returns:
-        str: "coco" or "pascal_voc".
+        str: "coco" or "pascal_voc": what the metadata of the dataset names, or else by its layout.
 
     Raises:
-        InputError: if the metadata of the dataset names another one.
+        InputError: if the metadata names another one.
     """
-    name = MetadataCatalog.get(dataset_name).get("evaluator_type", "coco")
+    metadata = MetadataCatalog.get(dataset_name)
+    # detectron2's register_pascal_voc() names none.
+    is_voc = metadata.get("split") and metadata.get("dirname") and not metadata.get("json_file")
+    name = metadata.get("evaluator_type", "pascal_voc" if is_voc else "coco")
     if name not in ("coco", "pascal_voc"):
         raise InputError(
             f"{dataset_name} is evaluated by '{name}'. Only 'coco' and 'pascal_voc' are supported."

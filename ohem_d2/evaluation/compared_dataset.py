@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..data import handle_difficult_objects
 from ..utils import InputError
+from .build import evaluator_type
 from .detection_files import (
     TASKS,
     check_image_ids,
@@ -139,7 +140,7 @@ def _read_detections(name: str, folder: Path) -> dict[str, list[Detection]]:
     """
     metadata = MetadataCatalog.get(name)
     detections: dict[str, list[Detection]] = {}
-    if metadata.get("evaluator_type") == "pascal_voc":
+    if evaluator_type(name) == "pascal_voc":
         for category, class_name in enumerate(metadata.thing_classes):
             columns = read_comp4_file(comp4_file(folder, metadata.split, class_name))
             for image_id, score, box in zip(*columns, strict=True):

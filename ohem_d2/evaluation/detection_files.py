@@ -120,8 +120,10 @@ def _are_numbers(values: Any) -> bool:
 def comp4_file(folder: str | os.PathLike, split: str, class_name: str) -> Path:
     """
     Returns:
-        Path: the file with the detections of a class, as PASCAL VOC's development kit names it.
+        Path: the file with the detections of a class, as PASCAL VOC's development kit names it. A
+        slash in the name of a class is written as in a URL, "car%2Fvan".
     """
+    class_name = class_name.replace("%", "%25").replace("/", "%2F")
     return Path(folder) / f"comp4_det_{split}_{class_name}.txt"
 
 

@@ -5,6 +5,7 @@ Average precision as PASCAL VOC defines it (Everingham et al., The PASCAL Visual
 Shapes: N detections and G objects of a class, T thresholds of the IoU.
 """
 
+import logging
 import math
 import os
 import tempfile
@@ -12,17 +13,16 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
-from xml.etree import ElementTree
 
 import numpy as np
 import torch
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import PascalVOCDetectionEvaluator
 from detectron2.utils import comm
-from detectron2.utils.file_io import PathManager
 from tabulate import tabulate
 from torchvision.ops import box_iou
 
+from ..data.datasets.voc import read_annotations, read_image_set
 from ..utils import InputError, atomic_file, write_json
 from .detection_files import check_image_ids, comp4_file, read_comp4_file
 
@@ -56,8 +56,8 @@ class PascalVOCEvaluator(PascalVOCDetectionEvaluator):
         A class without objects, or with difficult ones only, has no AP (NaN). The means are over
         the other classes, as in COCO.
         A recall of exactly .3, .6 or .7 reaches that point of the 11-point metric.
-        Objects in the XML files need only a name and a box. They are not difficult without the
-        element `difficult`.
+        Objects in the XML files need only a name and a box, see :func:`read_annotations`.
+        Any year is accepted. Class names may have a slash.
     """
 
     def __init__(self, dataset_name: str, output_dir: Optional[str] = None) -> None:
@@ -72,11 +72,17 @@ class PascalVOCEvaluator(PascalVOCDetectionEvaluator):
         Raises:
             InputError: if the dataset has another layout.
         """
-        if not MetadataCatalog.get(dataset_name).get("split"):
+        metadata = MetadataCatalog.get(dataset_name)
+        if not metadata.get("split"):
             raise InputError(f"{dataset_name} does not have PASCAL VOC's layout.")
-        super().__init__(dataset_name)
+        # The parent's would refuse other years than 2007 and 2012.
+        self._dataset_name = dataset_name
+        self._folder, self._split = metadata.dirname, metadata.split
+        self._class_names = metadata.thing_classes
+        self._is_2007 = str(metadata.get("year")) == "2007"
+        self._cpu_device = torch.device("cpu")
         self._output_dir = output_dir
-        self._split = MetadataCatalog.get(dataset_name).split
+        self._logger = logging.getLogger(__name__)
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         for input_, output in zip(inputs, outputs, strict=True):
@@ -135,8 +141,7 @@ class PascalVOCEvaluator(PascalVOCDetectionEvaluator):
         }
 
     def _evaluate_folder(self, folder: str | os.PathLike) -> dict[str, Any]:
-        with PathManager.open(self._image_set_path) as f:
-            image_ids = f.read().split()
+        image_ids = read_image_set(self._folder, self._split)
         objects = self._read_objects(image_ids)
         known = set(image_ids)
         classes = {}
@@ -174,12 +179,9 @@ class PascalVOCEvaluator(PascalVOCDetectionEvaluator):
         """
         by_class = defaultdict(list)
         for image_id in image_ids:
-            with PathManager.open(self._anno_file_template.format(image_id)) as f:
-                for obj in ElementTree.parse(f).findall("object"):
-                    corners = [f"bndbox/{x}" for x in ("xmin", "ymin", "xmax", "ymax")]
-                    box = [float(obj.findtext(x, "")) for x in corners]
-                    difficult = obj.findtext("difficult") == "1"
-                    by_class[obj.findtext("name")].append((image_id, box, difficult))
+            path = os.path.join(self._folder, "Annotations", f"{image_id}.xml")
+            for x in read_annotations(path).objects:
+                by_class[x.name].append((image_id, x.box, x.difficult))
         return {
             name: Objects(
                 [x[0] for x in by_class[name]],

@@ -4,14 +4,15 @@ Datasets that are named by their files, instead of by a name that someone has re
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional
-from xml.etree import ElementTree
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import register_coco_instances, register_pascal_voc
+from detectron2.data.datasets import register_coco_instances
 
 from ...utils import InputError
+from .voc import load_voc_instances, read_annotations
 
 __all__ = ["FORMS", "folder_name", "is_path", "register_by_path"]
 
@@ -80,15 +81,17 @@ def _register_voc(name: str, folder: Path, image_set: str) -> None:
     file = folder / "ImageSets" / "Main" / f"{image_set}.txt"
     if not file.is_file():
         raise InputError(f"The dataset {name} needs {file}, which does not exist.")
-    class_names = set()
+    found: set[str] = set()
     for annotations in (folder / "Annotations").glob("*.xml"):
-        try:
-            root = ElementTree.parse(annotations)
-        except ElementTree.ParseError as e:
-            raise InputError(f"{annotations} is not an XML file: {e}") from e
-        class_names |= {x.findtext("name", "") for x in root.iter("object")}
-    if not class_names - {""}:
+        found |= {x.name for x in read_annotations(annotations).objects}
+    if not found:
         raise InputError(f"{folder}/Annotations has no *.xml with the names of objects.")
-    # 2012: AP is the area under the curve; 2007 has the older one.
-    register_pascal_voc(name, str(folder), image_set, 2012, sorted(class_names - {""}))
-    MetadataCatalog.get(name).set(evaluator_type="pascal_voc")
+    class_names = sorted(found)
+    DatasetCatalog.register(name, partial(load_voc_instances, folder, image_set, class_names))
+    MetadataCatalog.get(name).set(
+        thing_classes=class_names,
+        dirname=str(folder),
+        split=image_set,
+        year=2012,  # AP is the area under the curve; 2007 has the older one
+        evaluator_type="pascal_voc",
+    )
