@@ -2,6 +2,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import nn
 
+from ..utils import config_errors
 from .strict_checkpoint import StrictCheckpointer
 
 __all__ = ["load_model"]
@@ -17,8 +18,10 @@ def load_model(cfg: CfgNode) -> nn.Module:
         evaluation mode.
 
     Raises:
-        InputError: if the weights cannot be read, or are not the model's.
+        InputError: if the model cannot be built, or the weights cannot be read, or are not the
+            model's.
     """
-    model = build_model(cfg).eval()
+    with config_errors():
+        model = build_model(cfg).eval()
     StrictCheckpointer(model).load(cfg.MODEL.WEIGHTS)
     return model

@@ -1,10 +1,13 @@
 import pickle
 import re
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils.file_io import PathManager
+from torch import Tensor
 
 from ..utils import InputError
 from ..utils.safe_pickle import ASKS_FOR, load_pickle
@@ -23,7 +26,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         Same as :meth:`DetectionCheckpointer._load_file`.
 
         Raises:
-            InputError: if the file asks for anything but tensors, NumPy arrays and Python's types.
+            InputError: if the file asks for anything but tensors, NumPy arrays and Python's types,
+                or has weights that are not finite.
         """
         try:
             with PathManager.open(filename, "rb") as file:
@@ -32,7 +36,7 @@ class SafeCheckpointer(DetectionCheckpointer):
                 else:
                     torch.load(file, map_location="cpu", weights_only=True)
             # Reads it again, and finds nothing to run.
-            return super()._load_file(filename)
+            checkpoint = super()._load_file(filename)
         except pickle.UnpicklingError as e:
             # torch's message is a page long, with advice to run the code.
             unsupported = re.search(r"GLOBAL (\S+) was not", str(e))
@@ -45,3 +49,23 @@ class SafeCheckpointer(DetectionCheckpointer):
             raise InputError(
                 f"The weights {filename} cannot be read: {type(e).__name__}: {e}"
             ) from e
+        weights = checkpoint["model"]
+        if not isinstance(weights, Mapping):
+            raise InputError(
+                f"The weights {filename} cannot be read: they are a {type(weights).__name__}, and "
+                "not a dict of tensors."
+            )
+        for name, value in weights.items():
+            if not _is_finite(value):
+                raise InputError(
+                    f"The weights {filename} have values in {name} that are not finite."
+                )
+        return checkpoint
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return not value.is_floating_point() or bool(value.isfinite().all())
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind != "f" or bool(np.isfinite(value).all())
+    return True
