@@ -11,6 +11,7 @@ from . import __version__
 # The module of each command in ohem_d2.commands, and what it does.
 COMMANDS = {
     "train": ("train", "train and evaluate a detector"),
+    "check": ("check_dataset", "list what is wrong with datasets"),
     "inspect": ("inspect_hard_examples", "show what is hard in a dataset for a trained model"),
     "compare": ("compare_runs", "compare two trainings on a page"),
     "evaluate": ("evaluate_detections", "evaluate detections in files"),

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from detectron2.config import get_cfg
@@ -6,7 +8,8 @@ from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.roi_heads import ROIHeads
 
 from ohem_d2 import add_ohem_config
-from ohem_d2.data.datasets.clutter import generate_clutter
+from ohem_d2.data.datasets.clutter import CLASS_NAMES, generate_clutter
+from ohem_d2.data.datasets.voc import load_voc_instances
 from ohem_d2.data.proposal_file import make_proposals, write_proposals
 from ohem_d2.engine import InputError, check_inputs
 
@@ -15,11 +18,15 @@ NAMES = ("checks_voc", "checks_coco", "checks_lvis", "checks_plain")
 
 @pytest.fixture
 def cfg(tmp_path):
-    folder = generate_clutter(str(tmp_path), 0, {"train": 1, "test": 1})
+    folder = generate_clutter(str(tmp_path), 0, {"train": 2, "test": 1})
+    records = load_voc_instances(folder, "train", CLASS_NAMES)
     for name in NAMES:
-        DatasetCatalog.register(name, list)
+        DatasetCatalog.register(name, lambda: records)
     MetadataCatalog.get("checks_voc").set(
-        evaluator_type="pascal_voc", dirname=str(folder), split="train"
+        evaluator_type="pascal_voc",
+        dirname=str(folder),
+        split="train",
+        thing_classes=CLASS_NAMES,
     )
     MetadataCatalog.get("checks_coco").set(
         evaluator_type="coco",
@@ -32,6 +39,7 @@ def cfg(tmp_path):
     cfg.MODEL.ROI_HEADS.NAME = "OHEMROIHeads"
     cfg.DATASETS.TRAIN = ("checks_voc", "checks_plain")
     cfg.DATASETS.TEST = ("checks_coco",)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(CLASS_NAMES)
     cfg.OUTPUT_DIR = str(tmp_path / "output")
     yield cfg
     for name in NAMES:
@@ -76,6 +84,43 @@ def test_what_is_not_there_is_named(cfg, key, value, message):
         check_inputs(cfg)
 
 
+@pytest.mark.parametrize("num_classes", [3, 80])
+@pytest.mark.parametrize("key", ["TRAIN", "TEST"])
+def test_number_of_classes(cfg, num_classes, key):
+    cfg.DATASETS[key] = ("checks_voc",)
+    cfg.MODEL.WEIGHTS = "https://localhost/x.pth"
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = num_classes
+    with pytest.raises(
+        InputError, match=f"NUM_CLASSES is {num_classes}, but checks_voc .* has 4 classes: triangle"
+    ):
+        check_inputs(cfg, eval_only=key == "TEST")
+    cfg.MODEL.META_ARCHITECTURE = "RetinaNet"  # has no RoI heads
+    check_inputs(cfg, eval_only=key == "TEST")
+
+
+@pytest.mark.parametrize("switch, field", [("MASK_ON", "segment"), ("KEYPOINT_ON", "keypoints")])
+def test_masks_and_keypoints_that_are_missing(cfg, switch, field):
+    cfg.MODEL[switch] = True
+    with pytest.raises(
+        InputError, match=f"{switch} is True, but image .* has an object without {field}"
+    ):
+        check_inputs(cfg)
+
+
+@pytest.mark.parametrize("practice", ["ignore", "drop"])
+def test_all_objects_are_difficult(cfg, tmp_path, practice):
+    cfg.DATASETS.TRAIN = ("checks_voc",)
+    cfg.DATASETS.DIFFICULT = practice
+    check_inputs(cfg)
+    for file in (tmp_path / "clutter/Annotations").glob("*.xml"):
+        text = re.sub("<difficult>.*?</difficult>", "", file.read_text())
+        file.write_text(text.replace("<bndbox>", "<difficult>1</difficult><bndbox>"))
+    with pytest.raises(InputError, match=rf"No image of checks_voc has .*DIFFICULT is {practice}"):
+        check_inputs(cfg)
+    cfg.DATASETS.DIFFICULT = "train"
+    check_inputs(cfg)
+
+
 VOTING = ["TEST.BOX_VOTING.ENABLED", True]
 ITERATIVE = ["TEST.ITERATIVE_BBOX.ENABLED", True]
 AUG = ["TEST.AUG.ENABLED", True]
@@ -87,7 +132,6 @@ AUG = ["TEST.AUG.ENABLED", True]
         ([*VOTING, "TEST.BOX_VOTING.IOU_THRESH", -0.1], "IOU_THRESH must be from 0 to 1, not -0.1"),
         ([*VOTING, "TEST.BOX_VOTING.NMS_THRESH", 30], "BOX_VOTING.NMS_THRESH must be .* not 30"),
         ([*VOTING, "TEST.BOX_VOTING.NMS_THRESH", "low"], "BOX_VOTING.NMS_THRESH must .* not 'low'"),
-        ([*AUG, "MODEL.ROI_HEADS.NMS_THRESH_TEST", 1.5], "NMS_THRESH_TEST must be .* not 1.5"),
         (
             [*VOTING, "TEST.BOX_VOTING.SCORING_METHOD", "MEAN"],
             "is 'MEAN'. It must be one of: ID, AVG",
@@ -112,7 +156,7 @@ def test_options_of_test_time(cfg, options, message):
         check_inputs(cfg)
     # What is off is not looked at.
     cfg.merge_from_list(["TEST.BOX_VOTING.ENABLED", False, "TEST.ITERATIVE_BBOX.ENABLED", False])
-    cfg.TEST.AUG.ENABLED = False
+    cfg.TEST.AUG.ENABLED = cfg.MODEL.KEYPOINT_ON = False
     check_inputs(cfg)
 
 
@@ -143,8 +187,11 @@ def with_proposals(cfg, tmp_path):
     A config with proposals that fit: of a dataset for each of the names, with one image.
     """
 
+    (tmp_path / "image.jpg").touch()
+    image = {"file_name": str(tmp_path / "image.jpg"), "height": 60, "width": 100}
+
     def records(image_id):
-        return [{"image_id": image_id, "height": 60, "width": 100}]
+        return [{**image, "image_id": image_id, "annotations": [{"category_id": 0}]}]
 
     for name in NAMES:
         DatasetCatalog.remove(name)

@@ -76,7 +76,7 @@ def mines(folder):
 
 def test_the_commands(my_data, monkeypatch):
     first, *others = commands()
-    assert [x[0] for x in others] == ["train", "train", "train", "compare", "inspect"]
+    assert [x[0] for x in others] == ["train", "train", "train", "compare", "check", "inspect"]
     run(monkeypatch, *first, *SMALL)
     for command in others:
         run(monkeypatch, *command)

@@ -147,6 +147,10 @@ def test_resumed_optimizer_and_scheduler(datasets, tmp_path, monkeypatch):
             ["TEST.BOX_VOTING.ENABLED", "True", "TEST.BOX_VOTING.IOU_THRESH", "50.0"],
             "TEST.BOX_VOTING.IOU_THRESH must be from 0 to 1, not 50.0",
         ),
+        (CONFIG, ["SOLVER.MAX_ITER", "-3"], "SOLVER.MAX_ITER is -3: it must be at least 1"),
+        (CONFIG, ["MODEL.ROI_HEADS.NUM_CLASSES", "7"], "NUM_CLASSES is 7, but .* has 4 classes"),
+        (CONFIG, ["MODEL.RPN.IN_FEATURES", "['res9']"], "cannot be built .*KeyError: 'res9'"),
+        (CONFIG, ["MODEL.OHEM.FOREGROUND", "some"], "cannot be built .*MODEL.OHEM.FOREGROUND"),
     ],
 )
 def test_wrong_input_ends_it_with_a_message(datasets, config, options, message):
@@ -155,12 +159,27 @@ def test_wrong_input_ends_it_with_a_message(datasets, config, options, message):
         train_net.train(parse("--config-file", config, options=options))
 
 
+@pytest.mark.parametrize(
+    "name, code, message",
+    [
+        ("my_bug", "1 / 0", r"ZeroDivisionError: division by zero \(.*my_bug.py, line 1\)"),
+        ("my_need", "import no_such_module", "No module named 'no_such_module'"),
+        ("my_typo", "x = (", r"SyntaxError: '\(' was never closed"),
+    ],
+)
+def test_an_import_that_fails(tmp_path, monkeypatch, name, code, message):
+    (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=f"train_net.py: --import {name}: {message}"):
+        run_train_net("--import", name)
+
+
 def test_import_registers_datasets(datasets, tmp_path, monkeypatch):
     use_clutter(datasets)
     (tmp_path / "my_data_for_training.py").write_text(
         "from detectron2.data.datasets import register_coco_instances\n"
-        f"folder = {str(datasets / 'clutter')!r}\n"
-        'register_coco_instances("my_training", {}, f"{folder}/coco/instances_test.json", folder)\n'
+        f"folder = {str(datasets / 'clutter')!r}\nimages = f'{{folder}}/JPEGImages'\n"
+        'register_coco_instances("my_training", {}, f"{folder}/coco/instances_test.json", images)\n'
     )
     monkeypatch.chdir(tmp_path)
     arguments = ("--config-file", CONFIG, "--import", "my_data_for_training")
@@ -247,8 +266,8 @@ def test_build_evaluator(datasets, tmp_path):
     [
         (["MODEL.WEIGHTS", ""], "MODEL.WEIGHTS is empty. Name the weights to evaluate"),
         (
-            ["MODEL.ROI_HEADS.NUM_CLASSES", "7"],
-            r"random.pth do not fit the model .* \(5, 16\) in the",
+            ["MODEL.ROI_BOX_HEAD.FC_DIM", "8"],
+            r"random.pth do not fit the model .* \(16, \d+\) in the",
         ),
     ],
 )

@@ -37,6 +37,7 @@ from ..modeling import ImageTooLargeError, OHEMMixin
 from ..modeling.roi_heads.describe_sampling import describe_sampling
 from ..modeling.roi_heads.ohem import warmup_iters
 from ..modeling.test_time.options import uses_test_time_options, with_test_time_options
+from ..utils import config_errors
 from .command_line import add_import_argument, exit_on_error
 
 logger = logging.getLogger("ohem_d2")
@@ -45,7 +46,8 @@ logger = logging.getLogger("ohem_d2")
 class Trainer(DefaultTrainer):
     @classmethod
     def build_model(cls, cfg):
-        model = super().build_model(cfg)
+        with config_errors():
+            model = super().build_model(cfg)
         roi_heads = getattr(model, "roi_heads", None)
         if isinstance(roi_heads, ROIHeads) and not isinstance(roi_heads, OHEMMixin):
             logger.info(f"RoI sampling in training: {describe_sampling(roi_heads)}")

@@ -1,6 +1,7 @@
 import importlib
 import os
 import sys
+import traceback
 from typing import Optional
 
 from ..utils import InputError
@@ -16,7 +17,7 @@ def import_module(name: Optional[str]) -> None:
         name (str): None if the user names no module.
 
     Raises:
-        InputError: if it, or a module that it imports, is missing.
+        InputError: if it, or a module that it imports, is missing, or it raises an exception.
     """
     if not name:
         return
@@ -25,3 +26,9 @@ def import_module(name: Optional[str]) -> None:
         importlib.import_module(name)
     except ImportError as e:
         raise InputError(f"--import {name}: {e}") from e
+    except Exception as e:
+        # The last line of the traceback that is not Python's own machinery of imports.
+        where = traceback.extract_tb(e.__traceback__)[-1]
+        raise InputError(
+            f"--import {name}: {type(e).__name__}: {e} ({where.filename}, line {where.lineno})"
+        ) from e

@@ -2,6 +2,7 @@
 Find out before training what would stop it later.
 """
 
+import logging
 import os
 
 from detectron2.config import CfgNode
@@ -9,14 +10,20 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.utils.file_io import PathManager
 
+from ..data.dataset_findings import find_in_annotations, is_voc
 from ..data.datasets.by_path import FORMS, is_path, register_by_path
-from ..data.difficult import check_practice
+from ..data.difficult import check_practice, handle_difficult_objects
 from ..data.proposal_file import check_proposals, read_proposals
 from ..evaluation.build import evaluator_type
 from ..modeling.test_time.options import check_test_time_options
 from ..utils import InputError, did_you_mean
+from .config_checks import check_config
 
-__all__ = ["check_dataset", "check_inputs"]
+__all__ = ["check_dataset", "check_inputs", "check_registered"]
+
+logger = logging.getLogger(__name__)
+
+MAX_SIZE = 100 * 2**20  # of a json file, in bytes: looking into larger ones takes too long
 
 UNKNOWN_DATASET = (
     "If a Python module of yours registers it, name that with --import. Files need no name: write "
@@ -26,8 +33,9 @@ UNKNOWN_DATASET = (
 
 def check_inputs(cfg: CfgNode, eval_only: bool = False, resume: bool = False) -> None:
     """
-    Check that the ROI heads are registered, that datasets and weights exist, that proposals fit the
-    datasets, and that the model supports the test-time options.
+    Check that the values of the config make sense, that the ROI heads are registered, that datasets
+    and weights exist, that annotations can be used, that classes, masks, keypoints and proposals
+    are those of the datasets, and that the model supports the test-time options.
 
     Args:
         cfg (CfgNode): a detectron2 config.
@@ -37,6 +45,7 @@ def check_inputs(cfg: CfgNode, eval_only: bool = False, resume: bool = False) ->
     Raises:
         InputError: for the first thing that is missing or does not fit.
     """
+    check_config(cfg)
     heads = cfg.MODEL.ROI_HEADS.NAME
     if heads not in ROI_HEADS_REGISTRY:
         raise InputError(
@@ -58,7 +67,7 @@ def check_inputs(cfg: CfgNode, eval_only: bool = False, resume: bool = False) ->
     if eval_only and not cfg.DATASETS.TEST:
         raise InputError("DATASETS.TEST is empty. Name the datasets to evaluate on.")
     for key in ["TEST"] if eval_only else ["TRAIN", "TEST"]:
-        _check_datasets(key, cfg.DATASETS[key])
+        _check_datasets(cfg, key)
         if cfg.MODEL.LOAD_PROPOSALS:
             _check_proposal_files(key, cfg.DATASETS)
     from_checkpoint = resume and os.path.exists(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))
@@ -70,13 +79,26 @@ def check_inputs(cfg: CfgNode, eval_only: bool = False, resume: bool = False) ->
         _check_file("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS)
 
 
-def check_dataset(name: str, named_by: str) -> None:
+def check_dataset(name: str, named_by: str, is_evaluated: bool = False) -> None:
     """
-    Check that a dataset is registered, and that its files exist.
+    Check that a dataset is registered, and that its files exist and can be used.
 
     Args:
         name (str): as in DatasetCatalog.
         named_by (str): what names it, such as "DATASETS.TRAIN".
+        is_evaluated (bool): see :func:`find_in_annotations`.
+
+    Raises:
+        InputError: if it is missing, or for the first error in its annotations.
+    """
+    check_registered(name, named_by)
+    if not _is_large(name):
+        _check_annotations(name, is_evaluated)
+
+
+def check_registered(name: str, named_by: str) -> None:
+    """
+    The first part of :func:`check_dataset`: that it is registered, and that its files exist.
 
     Raises:
         InputError: if it is missing.
@@ -91,7 +113,7 @@ def check_dataset(name: str, named_by: str) -> None:
         )
     metadata = MetadataCatalog.get(name)
     paths = [metadata.get(x) for x in ("json_file", "image_root", "dirname")]
-    if metadata.get("evaluator_type") == "pascal_voc":
+    if is_voc(name):
         paths.append(os.path.join(metadata.dirname, "ImageSets", "Main", f"{metadata.split}.txt"))
     for path in paths:
         if path and _is_missing(path):
@@ -104,11 +126,72 @@ def check_dataset(name: str, named_by: str) -> None:
             )
 
 
-def _check_datasets(key: str, names: tuple[str, ...]) -> None:
-    for name in names:
-        check_dataset(name, f"DATASETS.{key}")
+def _is_large(name: str) -> bool:
+    file = MetadataCatalog.get(name).get("json_file")
+    return bool(file) and os.path.exists(file) and os.path.getsize(file) > MAX_SIZE
+
+
+def _check_annotations(name: str, is_evaluated: bool) -> None:
+    """
+    Raises:
+        InputError: for the first error. What detectron2 gets along with is logged.
+    """
+    harmless = 0
+    for finding in find_in_annotations(name, is_evaluated):
+        if finding.is_error:
+            raise InputError(f"{finding.text} `ohem-d2 check {name}` lists all findings.")
+        harmless += 1
+    if harmless:
+        logger.warning(
+            f"{name} has {harmless} faults that do no harm here, such as boxes beyond their image. "
+            f"`ohem-d2 check {name}` lists them."
+        )
+
+
+def _check_datasets(cfg: CfgNode, key: str) -> None:
+    for name in cfg.DATASETS[key]:
+        check_dataset(name, f"DATASETS.{key}", is_evaluated=key == "TEST")
         if key == "TEST":
             evaluator_type(name)
+        class_names = MetadataCatalog.get(name).get("thing_classes")
+        num_classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+        has_roi_heads = cfg.MODEL.META_ARCHITECTURE in ("GeneralizedRCNN", "PanopticFPN")
+        if has_roi_heads and class_names and len(class_names) != num_classes:
+            raise InputError(
+                f"MODEL.ROI_HEADS.NUM_CLASSES is {num_classes}, but {name} (DATASETS.{key}) has "
+                f"{len(class_names)} classes: {', '.join(class_names[:5])}"
+                + (", ..." if len(class_names) > 5 else "")
+            )
+    if key == "TRAIN":
+        _check_objects(cfg)
+
+
+def _check_objects(cfg: CfgNode) -> None:
+    """
+    Check that there is something to train on.
+    """
+    names = [x for x in cfg.DATASETS.TRAIN if not _is_large(x)]
+    needed = {"segmentation": cfg.MODEL.MASK_ON, "keypoints": cfg.MODEL.KEYPOINT_ON}
+    has_objects = has_annotations = False
+    for name in names:
+        records = handle_difficult_objects(DatasetCatalog.get(name), [name], cfg.DATASETS.DIFFICULT)
+        for record in (x for x in records if "annotations" in x):
+            has_annotations = True
+            objects = [x for x in record["annotations"] if not x.get("iscrowd", 0)]
+            has_objects |= bool(objects)
+            for field in (k for k, is_needed in needed.items() if is_needed):
+                if not all(x.get(field) for x in objects):
+                    switch = "MASK_ON" if field == "segmentation" else "KEYPOINT_ON"
+                    raise InputError(
+                        f"MODEL.{switch} is True, but image {record.get('image_id')} of {name} has "
+                        f"an object without {field}. Set it to False, or use data that has them."
+                    )
+    is_all = len(names) == len(cfg.DATASETS.TRAIN)
+    if is_all and has_annotations and not has_objects and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        raise InputError(
+            f"No image of {', '.join(names)} has an object to train on: there are none, or all are "
+            f"crowds or difficult (DATASETS.DIFFICULT is {cfg.DATASETS.DIFFICULT})."
+        )
 
 
 def _check_proposal_files(key: str, datasets: CfgNode) -> None:

@@ -55,7 +55,6 @@ def check_test_time_options(cfg: CfgNode) -> None:
     _check_model(heads, (StandardROIHeads, Res5ROIHeads))
 
     aug, regression, voting = cfg.TEST.AUG, cfg.TEST.ITERATIVE_BBOX, cfg.TEST.BOX_VOTING
-    _check_fraction("MODEL.ROI_HEADS.NMS_THRESH_TEST", cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST)
     if aug.ENABLED:
         if not aug.MIN_SIZES or min(aug.MIN_SIZES) <= 0 or aug.MAX_SIZE <= 0:
             raise InputError(

@@ -1,0 +1,63 @@
+"""
+List what is wrong with the annotations and images of datasets.
+
+    ohem-d2 check coco:annotations.json:images
+    ohem-d2 check voc:VOC2007:trainval my_dataset --import my_datasets
+
+Training and all other commands stop at the first error in annotations, but do not decode the images
+before.
+"""
+
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from detectron2.data import DatasetCatalog
+from tqdm import tqdm
+
+from ..data.dataset_findings import Finding, find_in_annotations, find_in_image
+from ..engine import import_module
+from ..engine.input_checks import check_registered
+from .command_line import add_import_argument, exit_on_error, make_parser
+
+MAX_LISTED = 1000
+
+
+def find(dataset: str, with_images: bool) -> Iterator[Finding]:
+    has_errors = False
+    for finding in find_in_annotations(dataset):
+        has_errors |= finding.is_error
+        yield finding
+    if has_errors or not with_images:
+        return
+    records = DatasetCatalog.get(dataset)
+    with ThreadPoolExecutor() as pool:  # decoding releases the lock of the interpreter
+        decoded = pool.map(lambda x: list(find_in_image(x)), records)
+        for findings in tqdm(decoded, dataset, len(records), unit="image", leave=False):
+            yield from findings
+
+
+def main() -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument("datasets", nargs="+", metavar="DATASET", help="registered, or their files")
+    parser.add_argument(
+        "--annotations-only", action="store_true", help="do not decode the images, which takes long"
+    )
+    add_import_argument(parser)
+    args = parser.parse_args()
+    num_errors = num_listed = 0
+    with exit_on_error():
+        import_module(args.module)
+        for dataset in args.datasets:
+            check_registered(dataset, "the command line")
+        for dataset in args.datasets:
+            for finding in find(dataset, not args.annotations_only):
+                num_errors += finding.is_error
+                num_listed += 1
+                if num_listed <= MAX_LISTED:
+                    tqdm.write(("" if finding.is_error else "harmless: ") + finding.text)
+    if num_listed > MAX_LISTED:
+        print(f"and {num_listed - MAX_LISTED} more")
+    harmless = num_listed - num_errors
+    print(f"{num_errors} errors, and {harmless} findings that training gets along with.")
+    sys.exit(int(num_errors > 0))

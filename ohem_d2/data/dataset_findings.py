@@ -1,0 +1,196 @@
+"""
+What is wrong with the files of a dataset.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.detection_utils import check_image_size, read_image
+from detectron2.utils.file_io import PathManager
+
+from ..utils import InputError
+from .datasets.voc import annotations_file, load_voc_image, read_image_set
+
+__all__ = ["Finding", "find_in_annotations", "find_in_image", "is_voc"]
+
+
+class Finding(NamedTuple):
+    text: str  # names the file, and the object
+    # False: detectron2 gets along with it. It drops empty boxes, and cuts off what is beyond an
+    # image.
+    is_error: bool = True
+
+
+def is_voc(dataset: str) -> bool:
+    """
+    Returns:
+        bool: whether a registered dataset has the layout of PASCAL VOC, by its metadata.
+    """
+    metadata = MetadataCatalog.get(dataset)
+    has_layout = metadata.get("split") and metadata.get("dirname")
+    return bool(has_layout and not metadata.get("json_file"))
+
+
+def find_in_annotations(dataset: str, is_evaluated: bool = False) -> Iterator[Finding]:
+    """
+    Args:
+        dataset (str): a registered one. Files in the layout of PASCAL VOC and in COCO's format are
+            looked into; any other dataset is loaded.
+        is_evaluated (bool): whether COCO's evaluation needs it, which asks for more than training.
+
+    Returns:
+        the findings, without those in images.
+    """
+    metadata = MetadataCatalog.get(dataset)
+    found: Iterator[Finding] = iter(())
+    if is_voc(dataset):
+        found = _find_in_voc(metadata.dirname, metadata.split, metadata.thing_classes)
+    elif metadata.get("json_file"):
+        found = _find_in_coco(metadata.json_file, is_evaluated)
+    has_errors = False
+    for finding in found:
+        has_errors |= finding.is_error
+        yield finding
+    if not has_errors:
+        yield from _find_in_records(dataset)
+
+
+def _find_in_records(dataset: str) -> Iterator[Finding]:
+    try:
+        records = DatasetCatalog.get(dataset)
+    except Exception as e:  # a user's function may raise anything
+        reason = str(e) if isinstance(e, InputError) else f"{type(e).__name__}: {e}"
+        remedy = ""
+        if is_voc(dataset):
+            metadata = MetadataCatalog.get(dataset)
+            folder, split = metadata.dirname, metadata.split
+            if len(read_image_set(folder, split)) == 1:
+                remedy = f". detectron2 cannot read a single image: name it voc:{folder}:{split}"
+        yield Finding(f"{dataset} cannot be loaded: {reason}{remedy}.")
+        return
+    if not records:
+        yield Finding(f"{dataset} has no images.")
+    for x in records:
+        file = x.get("file_name")  # a user's own mapper may need none
+        if file and not PathManager.exists(file):
+            yield Finding(f"{file}, an image of {dataset}, does not exist.")
+
+
+def find_in_image(record: dict[str, Any]) -> Iterator[Finding]:
+    """
+    Args:
+        record (dict): in detectron2's dataset format. The image is decoded.
+    """
+    try:
+        image = read_image(record["file_name"])
+        check_image_size(dict(record), image)
+    except Exception as e:  # a broken image may raise anything
+        text = str(e) if record["file_name"] in str(e) else f"{record['file_name']}: {e}"
+        yield Finding(f"{text} ({type(e).__name__})")
+
+
+def _find_in_box(
+    where: str, box: Sequence[float], width: float, height: float
+) -> Iterator[Finding]:
+    """
+    Args:
+        box: XYXY.
+    """
+    x0, y0, x1, y1 = box
+    text = ", ".join(f"{x:g}" for x in box)
+    if x1 == x0 or y1 == y0:
+        yield Finding(f"{where} has an empty box: {text}.", is_error=False)
+    elif x0 < 0 or y0 < 0 or x1 > width or y1 > height:
+        yield Finding(
+            f"{where} has a box beyond its image of {width} x {height}: {text}.", is_error=False
+        )
+
+
+def _find_in_voc(folder: str, split: str, class_names: Sequence[str]) -> Iterator[Finding]:
+    try:
+        image_ids = read_image_set(folder, split)
+    except InputError as e:
+        yield Finding(str(e))
+        return
+    for image_id in image_ids:
+        try:
+            record = load_voc_image(folder, image_id, class_names)
+        except InputError as e:
+            yield Finding(str(e))
+            continue
+        for i, x in enumerate(record["annotations"], start=1):
+            where = f"{annotations_file(folder, image_id)}: object {i}"
+            yield from _find_in_box(where, x["bbox"], record["width"], record["height"])
+
+
+def _find_in_coco(path: str, is_evaluated: bool) -> Iterator[Finding]:
+    try:
+        with PathManager.open(path) as f:
+            content = json.load(f)
+    except (OSError, ValueError) as e:
+        yield Finding(f"{path} cannot be read as json: {e}")
+        return
+    for key in ("images", "annotations", "categories"):
+        values = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(values, list) or not all(isinstance(x, dict) for x in values):
+            yield Finding(f"{path} is not in COCO's format: it has no list of {key}.")
+            return
+    ids: dict[str, dict[Any, dict[str, Any]]] = {}
+    for key, one in (
+        ("images", "image"),
+        ("categories", "category"),
+        ("annotations", "annotation"),
+    ):
+        ids[key] = {}
+        for i, x in enumerate(content[key]):
+            if not isinstance(x.get("id"), (int, str)):
+                yield Finding(f"{path}: {one} {i}, counted from 0, has no id.")
+            elif x["id"] in ids[key]:
+                yield Finding(f"{path}: the id {x['id']} is of more than one {one}.")
+            else:
+                ids[key][x["id"]] = x
+    for image_id, x in ids["images"].items():
+        if not isinstance(x.get("file_name"), str):
+            yield Finding(f"{path}: image {image_id} has no file_name.")
+        if not all(_is_number(x.get(side)) and x[side] > 0 for side in ("height", "width")):
+            yield Finding(f"{path}: image {image_id} has no height and width in pixels.")
+    for category_id, x in ids["categories"].items():
+        if not isinstance(x.get("name"), str):
+            yield Finding(f"{path}: category {category_id} has no name.")
+    for annotation_id, x in ids["annotations"].items():
+        where = f"{path}: annotation {annotation_id}"
+        yield from _find_in_coco_annotation(where, x, ids["images"], ids["categories"])
+        for key in ("iscrowd", "area"):
+            if key not in x:
+                yield Finding(f"{where} has no {key}, which COCO's evaluation needs.", is_evaluated)
+
+
+def _find_in_coco_annotation(
+    where: str, annotation: dict[str, Any], images: dict[Any, Any], categories: dict[Any, Any]
+) -> Iterator[Finding]:
+    for key, known in (("image_id", images), ("category_id", categories)):
+        value = annotation.get(key)
+        if not isinstance(value, (int, str)) or value not in known:
+            yield Finding(f"{where} has {key} {value}, which the file lacks.")
+            return
+    if annotation.get("iscrowd", 0) not in (0, 1):
+        yield Finding(f"{where} has iscrowd {annotation['iscrowd']}, which must be 0 or 1.")
+    box = annotation.get("bbox")
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+        yield Finding(f"{where} has no bbox of four numbers, x, y, width, height: {box}.")
+        return
+    x, y, box_width, box_height = box
+    if box_width < 0 or box_height < 0:
+        yield Finding(f"{where} has a bbox with a negative width or height: {box}.")
+        return
+    image = images[annotation["image_id"]]
+    width, height = image.get("width"), image.get("height")
+    if _is_number(width) and _is_number(height):
+        yield from _find_in_box(where, [x, y, x + box_width, y + box_height], width, height)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
