@@ -60,4 +60,5 @@ def main() -> None:
         print(f"and {num_listed - MAX_LISTED} more")
     harmless = num_listed - num_errors
     print(f"{num_errors} errors, and {harmless} findings that training gets along with.")
-    sys.exit(int(num_errors > 0))
+    if num_errors:
+        sys.exit(1)
