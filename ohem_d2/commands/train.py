@@ -19,6 +19,7 @@ from detectron2.evaluation import verify_results
 from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.roi_heads import ROIHeads
 from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter, TensorboardXWriter
 from detectron2.utils.logger import setup_logger
 
 from ..checkpoint import AtomicCheckpointer, StrictCheckpointer
@@ -32,12 +33,14 @@ from ..engine import (
     import_module,
     load_config,
 )
+from ..engine.resumable_steps import ResumableSteps
 from ..evaluation import build_evaluator, evaluate_model
 from ..modeling import ImageTooLargeError, OHEMMixin
 from ..modeling.roi_heads.describe_sampling import describe_sampling
 from ..modeling.roi_heads.ohem import warmup_iters
 from ..modeling.test_time.options import uses_test_time_options, with_test_time_options
 from ..utils import config_errors
+from ..utils.metrics_file import LateJSONWriter, drop_metrics
 from .command_line import add_import_argument, exit_on_error
 
 logger = logging.getLogger("ohem_d2")
@@ -93,7 +96,24 @@ class Trainer(DefaultTrainer):
         self.checkpointer = AtomicCheckpointer(
             self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self), **state
         )
-        return super().build_hooks()
+        return [ResumableSteps(self._trainer.data_loader), *super().build_hooks()]
+
+    def build_writers(self):
+        return [
+            CommonMetricPrinter(self.max_iter),
+            LateJSONWriter(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json")),
+            TensorboardXWriter(self.cfg.OUTPUT_DIR),
+        ]
+
+    def resume_or_load(self, resume=True):
+        """
+        Same as :meth:`DefaultTrainer.resume_or_load`. A resumed training goes on as if it had not
+        been stopped: with the next images, and with the same random numbers.
+        """
+        super().resume_or_load(resume)
+        self._trainer.data_loader.start = self.start_iter
+        if self.start_iter > 0 and comm.is_main_process():
+            drop_metrics(self.cfg.OUTPUT_DIR, from_iteration=self.start_iter)
 
 
 def argument_parser():

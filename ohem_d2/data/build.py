@@ -2,7 +2,8 @@
 Data loaders for training, for images with annotations, and for testing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,14 +11,17 @@ from detectron2.config import CfgNode
 from detectron2.data import (
     DatasetMapper,
     build_detection_test_loader,
-    build_detection_train_loader,
     get_detection_dataset_dicts,
 )
 from detectron2.data import transforms as T
 from detectron2.data.build import filter_images_with_only_crowd_annotations
+from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
+from detectron2.utils import comm
 
+from ..utils import InputError
 from .dataset_mapper import IgnoreRegionsMapper
 from .difficult import handle_difficult_objects
+from .resumable_loader import ResumableLoader
 
 __all__ = [
     "build_annotated_loader",
@@ -85,16 +89,47 @@ def build_annotated_loader(
     )
 
 
-def build_train_loader(cfg: CfgNode) -> torch.utils.data.DataLoader:
+def build_train_loader(cfg: CfgNode) -> ResumableLoader:
     """
-    :func:`build_detection_train_loader`, with crowds and difficult objects as ignore regions.
+    Same as :func:`build_detection_train_loader`, with crowds and difficult objects as ignore
+    regions, and in an order that a resumed training continues.
 
     Args:
         cfg (CfgNode): a detectron2 config with the keys of :func:`add_ohem_config`.
+
+    Raises:
+        InputError: if DATALOADER.SAMPLER_TRAIN is unknown.
     """
     dataset_dicts = get_annotated_dicts(cfg, cfg.DATASETS.TRAIN, is_train=True)
-    mapper = IgnoreRegionsMapper(cfg, is_train=True)
-    return build_detection_train_loader(cfg, mapper=mapper, dataset=dataset_dicts)
+    name = cfg.DATALOADER.SAMPLER_TRAIN
+    make_sampler: Callable[..., Iterable[int]]
+    if name == "TrainingSampler":
+        make_sampler = partial(TrainingSampler, len(dataset_dicts))
+    elif name == "RepeatFactorTrainingSampler":
+        factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
+            dataset_dicts, cfg.DATALOADER.REPEAT_THRESHOLD
+        )
+        make_sampler = partial(RepeatFactorTrainingSampler, factors)
+    else:
+        raise InputError(
+            f"DATALOADER.SAMPLER_TRAIN is {name}. It must be TrainingSampler or "
+            "RepeatFactorTrainingSampler."
+        )
+    world_size = comm.get_world_size()
+    if cfg.SOLVER.IMS_PER_BATCH % world_size:
+        raise InputError(
+            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, which {world_size} processes "
+            "cannot share equally."
+        )
+    return ResumableLoader(
+        dataset_dicts,
+        IgnoreRegionsMapper(cfg, is_train=True),
+        make_sampler,
+        cfg.SOLVER.IMS_PER_BATCH // world_size,
+        cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+        cfg.DATALOADER.NUM_WORKERS,
+        comm.shared_random_seed(),
+    )
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> torch.utils.data.DataLoader:
