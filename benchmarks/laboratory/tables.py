@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from benchmarks.differences import Difference, paired_difference
-from benchmarks.laboratory.experiments import BUDGETS, RECIPES, Experiment, Run, Variant
+from benchmarks.laboratory.experiments import RECIPES, Experiment, Run, Variant
 from benchmarks.laboratory.laboratories import DATASETS
 from benchmarks.measure import make_table, mean_and_deviation, number
 from benchmarks.provenance import made_by
@@ -99,23 +99,27 @@ def experiment_tables(runs: pd.DataFrame, name: str, experiment: Experiment) -> 
     return "\n\n".join([*blocks, made_by(command, recorded)])
 
 
-def summary_table(runs: pd.DataFrame, experiment: Experiment) -> str:
+def summary_table(runs: pd.DataFrame, experiments: Sequence[Experiment]) -> str:
     """
+    Args:
+        experiments: of the same datasets. All variants of one have the same budget.
+
     Returns:
-        str: a row per dataset: the AP of random sampling, and the difference of each other recipe
-        to random sampling with the same budget.
+        str: a row per dataset: of each experiment the AP of its first recipe, and the difference of
+        each other one to it.
     """
     rows = []
-    for dataset in experiment.datasets:
+    for dataset in experiments[0].datasets:
         row, count = {}, 0
-        for budget in BUDGETS:
-            random, *others = [x for x in experiment.variants if x.budget == budget]
-            ap = ap_by_seed(runs, experiment, dataset, random)
+        for experiment in experiments:
+            first, *others = experiment.variants
+            ap = ap_by_seed(runs, experiment, dataset, first)
             count = max(count, len(ap))
-            row[f"AP, random, equal {budget}"] = mean_and_deviation(ap)
+            row[f"AP, {first.recipe}, equal {first.budget}"] = mean_and_deviation(ap)
             for variant in others:
-                compared = difference(runs, experiment, dataset, variant, random)
-                row[f"{RECIPES[variant.recipe].title}, equal {budget}"] = compared.text
+                compared = difference(runs, experiment, dataset, variant, first)
+                title = f"{RECIPES[variant.recipe].title}, equal {variant.budget}"
+                row[title] = compared.text
         if count:
             rows.append({"photographs": DATASETS[dataset].title, "n": str(count), **row})
     return make_table(rows) if rows else "No run is recorded yet."
