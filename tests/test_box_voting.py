@@ -78,6 +78,13 @@ def test_by_hand():
     assert voted[1].tolist() == pytest.approx([9 / 7, 0, 79 / 7, 10])
 
 
+def test_classes_do_not_compete_at_negative_coordinates():
+    boxes = torch.tensor([[-11.0, -11.0, -1.0, -1.0]] * 3)
+    scores, classes = torch.tensor([0.9, 0.8, 0.7]), torch.tensor([0, 1, 0])
+    _, _, keep = box_voting(boxes, scores, classes, nms_thresh=0.3)
+    assert keep.tolist() == [0, 1]
+
+
 def test_the_score_that_was_changed_ranks():
     # Two places: one box of .8 beside three of 0 (they vote for it with nothing), and one of .6.
     # Their mean scores are .2 and .6.

@@ -93,6 +93,13 @@ def test_nms_per_class_is_exact_with_many_classes():
     assert nms_by_loss(torch.tensor(small), losses, labels, 0.7, True).tolist() == [0, 1, 2]
 
 
+def test_nms_per_class_at_negative_coordinates():
+    # torchvision moves each class by the largest coordinate plus 1, here by nothing.
+    boxes = torch.tensor([[-11.0, -11.0, -1.0, -1.0]] * 3)
+    losses, labels = torch.tensor([3.0, 2.0, 1.0]), torch.tensor([0, 1, 0])
+    assert nms_by_loss(boxes, losses, labels, 0.5, nms_per_class=True).tolist() == [0, 1]
+
+
 def test_ties_are_broken_by_index():
     boxes = [[20 * i, 0, 20 * i + 10, 10] for i in range(200)]
     assert select(boxes, [1.0] * 200, [BG] * 200, 64, 0.7, False, None) == list(range(64))

@@ -12,7 +12,9 @@ from typing import Optional
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms, nms
+from torchvision.ops import nms
+
+from ...structures.nms_by_class import nms_by_class
 
 __all__ = ["nms_by_loss", "take_hardest"]
 
@@ -48,13 +50,13 @@ def nms_by_loss(
     if nms_thresh >= 1:
         return order
 
-    # In float64, also because batched_nms shifts the boxes of each class by more than the image's
+    # In float64, also because nms_by_class shifts the boxes of each class by more than the image's
     # size: with many classes, float32 would have no digits left for small boxes.
     boxes = boxes[order].double()
     # NMS goes by rank instead of loss: losses may be equal or infinite.
     scores = torch.arange(len(order), 0, -1, dtype=boxes.dtype, device=boxes.device)
     if nms_per_class:
-        keep = batched_nms(boxes, scores, gt_classes[order], nms_thresh)
+        keep = nms_by_class(boxes, scores, gt_classes[order], nms_thresh)
     else:
         keep = nms(boxes, scores, nms_thresh)
     return order[keep]

@@ -11,8 +11,9 @@ Shape shorthand in this module:
 from collections.abc import Iterator
 
 import torch
-from detectron2.layers import batched_nms
 from torch import Tensor
+
+from ...structures.nms_by_class import nms_by_class
 
 __all__ = ["SCORING_METHODS", "box_voting"]
 
@@ -64,7 +65,7 @@ def box_voting(
         and the indices (M,) in [0, R) of the kept boxes.
     """
     assert scoring_method in SCORING_METHODS, scoring_method
-    keep = batched_nms(boxes, scores, classes, nms_thresh)
+    keep = nms_by_class(boxes.float(), scores, classes, nms_thresh)
     if topk >= 0:
         keep = keep[:topk]
     voted_boxes, voted_scores, kept_classes = boxes[keep], scores[keep], classes[keep]

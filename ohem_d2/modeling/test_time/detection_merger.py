@@ -3,9 +3,9 @@ Choose the detections of an image among all boxes that a detector predicts.
 """
 
 from detectron2.config import CfgNode, configurable
-from detectron2.layers import batched_nms
 from detectron2.structures import Boxes, Instances
 
+from ...structures.nms_by_class import nms_by_class
 from .box_voting import box_voting
 
 __all__ = ["DetectionMerger"]
@@ -70,7 +70,7 @@ class DetectionMerger:
         boxes, scores = predictions.pred_boxes.tensor, predictions.scores
         classes = predictions.pred_classes
         if not self.voting:
-            keep = batched_nms(boxes, scores, classes, self.nms_thresh)
+            keep = nms_by_class(boxes.float(), scores, classes, self.nms_thresh)
             if self.topk_per_image >= 0:
                 keep = keep[: self.topk_per_image]
             return predictions[keep]
