@@ -20,6 +20,7 @@ from tiny_training import CONFIG, TINY, parse, run_train_net
 from ohem_d2.commands import compute_proposals
 from ohem_d2.commands import train as train_net
 from ohem_d2.data.datasets.clutter import generate_clutter
+from ohem_d2.engine.folder_lock import folder_lock
 from ohem_d2.evaluation import describe_test
 
 pytestmark = pytest.mark.slow
@@ -44,6 +45,12 @@ def optimizer_state(checkpoint):
     # Where detectron2 saves it; 0.5 does not, and train_net.py does.
     trainer = checkpoint["trainer"].get("_trainer") or checkpoint["optimizer"]
     return trainer["optimizer"]
+
+
+def setup(args):
+    cfg, falls_back = train_net.load(args)
+    train_net.setup(args, cfg, falls_back)
+    return cfg
 
 
 def test_train_kill_resume_evaluate(datasets, tmp_path):
@@ -115,7 +122,7 @@ def test_resumed_optimizer_and_scheduler(datasets, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     use_clutter(datasets)
     options = ["OUTPUT_DIR", str(tmp_path / "out"), "DATASETS.TEST", "()", "SOLVER.MAX_ITER", "4"]
-    cfg = train_net.setup(parse("--config-file", CONFIG, options=options))
+    cfg = setup(parse("--config-file", CONFIG, options=options))
     trainer = train_net.Trainer(cfg)
     trainer.resume_or_load(resume=False)
     trainer.train()
@@ -174,6 +181,32 @@ def test_an_import_that_fails(tmp_path, monkeypatch, name, code, message):
         run_train_net("--import", name)
 
 
+def test_two_trainings_in_one_folder(datasets, tmp_path, monkeypatch):
+    use_clutter(datasets)
+    refused = []
+
+    def second(*_):
+        with pytest.raises(SystemExit) as error:
+            run_train_net(options=["OUTPUT_DIR", tmp_path])
+        refused.append(str(error.value))
+        monkeypatch.undo()  # the first goes on
+
+    monkeypatch.setattr(train_net, "run_with_config", second)
+    run_train_net(options=["OUTPUT_DIR", tmp_path])
+    (message,) = refused
+    assert f"Another training writes to {tmp_path}. Wait" in message
+    # When it has ended, the next one may.
+    with folder_lock(str(tmp_path)):
+        pass
+
+
+def test_a_folder_that_cannot_be_written_to(datasets, tmp_path):
+    use_clutter(datasets)
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match="OUTPUT_DIR is .*file/output, which cannot be written to"):
+        run_train_net(options=["OUTPUT_DIR", tmp_path / "file/output"])
+
+
 def test_import_registers_datasets(datasets, tmp_path, monkeypatch):
     use_clutter(datasets)
     (tmp_path / "my_data_for_training.py").write_text(
@@ -184,7 +217,7 @@ def test_import_registers_datasets(datasets, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = ("--config-file", CONFIG, "--import", "my_data_for_training")
     options = ["DATASETS.TRAIN", "('my_training',)", "OUTPUT_DIR", str(tmp_path / "out")]
-    assert train_net.setup(parse(*arguments, options=options)).DATASETS.TRAIN == ("my_training",)
+    assert setup(parse(*arguments, options=options)).DATASETS.TRAIN == ("my_training",)
     with pytest.raises(SystemExit, match=r"train_net.py: --import no_such: No module named"):
         train_net.train(parse("--config-file", CONFIG, "--import", "no_such"))
 
@@ -320,7 +353,7 @@ def test_wrong_input_is_a_non_zero_exit():
 def test_without_a_gpu_it_falls_back_to_the_cpu(datasets, tmp_path):
     use_clutter(datasets)
     options = ["OUTPUT_DIR", str(tmp_path), "MODEL.DEVICE", "cuda"]
-    cfg = train_net.setup(parse("--config-file", CONFIG, options=options))
+    cfg = setup(parse("--config-file", CONFIG, options=options))
     assert cfg.MODEL.DEVICE == "cpu"
     assert "MODEL.DEVICE is cuda, but CUDA is not available" in (tmp_path / "log.txt").read_text()
 
@@ -378,6 +411,6 @@ def test_a_warm_up_that_does_not_end(datasets, tmp_path):
             *("--config-file", CONFIG, *options),
             options=["MODEL.OHEM.WARMUP_ITERS", 12, "OUTPUT_DIR", output, "MODEL.WEIGHTS", CONFIG],
         )
-        train_net.setup(arguments)
+        setup(arguments)
         log = (output / "log.txt").read_text()
         assert ("Mining never starts: MODEL.OHEM.WARMUP_ITERS is 12" in log) == is_warned

@@ -12,6 +12,7 @@ Train and evaluate a detector with or without online hard example mining.
 import logging
 import os
 import weakref
+from contextlib import nullcontext
 from functools import partial
 
 from detectron2.engine import DefaultTrainer, default_argument_parser, default_setup, launch
@@ -33,6 +34,7 @@ from ..engine import (
     import_module,
     load_config,
 )
+from ..engine.folder_lock import folder_lock
 from ..engine.resumable_steps import ResumableSteps
 from ..evaluation import build_evaluator, evaluate_model
 from ..modeling import ImageTooLargeError, OHEMMixin
@@ -122,9 +124,11 @@ def argument_parser():
     return parser
 
 
-def setup(args):
+def load(args):
     """
-    Create configs and perform basic setups.
+    Returns:
+        CfgNode: the config, checked.
+        bool: whether it is to use the CPU because there is no GPU.
     """
     import_module(args.module)
     args.config_file = find_config(args.config_file)  # default_setup() prints it
@@ -132,6 +136,13 @@ def setup(args):
     falls_back = fall_back_to_cpu(cfg)
     check_inputs(cfg, args.eval_only, args.resume)
     cfg.freeze()
+    return cfg, falls_back
+
+
+def setup(args, cfg, falls_back):
+    """
+    Perform basic setups, which write to OUTPUT_DIR.
+    """
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ohem_d2")
     if falls_back:
@@ -142,11 +153,17 @@ def setup(args):
             f"Mining never starts: MODEL.OHEM.WARMUP_ITERS is {warmup_iters(cfg)}, and "
             f"SOLVER.MAX_ITER {cfg.SOLVER.MAX_ITER}."
         )
-    return cfg
 
 
 def run(args):
-    cfg = setup(args)
+    cfg, falls_back = load(args)
+    trains = not args.eval_only and comm.is_main_process()
+    with folder_lock(cfg.OUTPUT_DIR) if trains else nullcontext():
+        setup(args, cfg, falls_back)
+        return run_with_config(args, cfg)
+
+
+def run_with_config(args, cfg):
     if args.eval_only:
         model = Trainer.build_model(cfg)
         StrictCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load(
