@@ -203,6 +203,24 @@ RING = "a/inference/clutter_voc_test/comp4_det_test_ring.txt"
         (not_evaluated, [], "a/results.json does not exist: .* with --eval-only MODEL"),
         (write_to("a/results.json", "[{"), [], "a/results.json cannot be read: Expecting"),
         (remove("a/config.yaml"), [], "a/config.yaml does not exist: ohem-d2 train writes it"),
+        *(
+            (write_to("a/results.json", text), [], "a/results.json is not a list of tests")
+            for text in (
+                "3",
+                '{"a": 1}',
+                '[{"test": "plain"}]',
+                '[{"test": "plain", "dataset": "x", "results": [1]}]',
+                '[{"test": "plain", "dataset": "x", "results": {"bbox": {"AP": "high"}}}]',
+            )
+        ),
+        (
+            write_to("a/metrics.json", "[1]\n"),
+            [],
+            "a/metrics.json, line 1 is not a line of numbers",
+        ),
+        (write_to("a/metrics.json", '{"iteration": 1}\n{"x"\n'), [], "line 2 is not json"),
+        (write_to("a/config.yaml", "- 1"), [], "a/config.yaml is not the config of a training"),
+        (write_to("a/config.yaml", "DATASETS: 1"), [], "is not the config of a training"),
         (write_to("a/config.yaml", "X: [1"), [], "a/config.yaml cannot be read: while parsing"),
         (
             remove("a/inference/clutter_voc_test"),
@@ -217,7 +235,11 @@ RING = "a/inference/clutter_voc_test/comp4_det_test_ring.txt"
             [],
             r"\(a/inference/.*\) needs .*test.txt",
         ),
-        (remove("datasets/clutter/JPEGImages"), [], "The image .*test_00000..jpg cannot be read"),
+        (
+            remove("datasets/clutter/JPEGImages"),
+            [],
+            "test_00000..jpg, an image of .*, does not exist",
+        ),
     ],
 )
 def test_refusals(root, run, spoil, arguments, message):

@@ -165,7 +165,7 @@ def error(run, *arguments, **options):
         (
             [],
             ["MODEL.ROI_HEADS.NUM_CLASSES", "3"],
-            "has 4 classes, but the model has 3 (MODEL.ROI_HEADS.NUM_CLASSES)",
+            "MODEL.ROI_HEADS.NUM_CLASSES is 3, but clutter_voc_train has 4 classes",
         ),
         ([], ["MODEL.ROI_BOX_HEAD.FC_DIM", "16"], "do not fit the model in the config"),
         (
@@ -202,8 +202,10 @@ def test_pictures_of_another_run(run):
     assert (folder / "crops/000000.jpg").read_bytes() == crop
 
 
-def test_images_without_annotations(run):
-    DatasetCatalog.register("plain", lambda: [{"file_name": "a.jpg", "image_id": 1}])
+def test_images_without_annotations(run, tmp_path):
+    (tmp_path / "a.jpg").touch()
+    record = {"file_name": str(tmp_path / "a.jpg"), "image_id": 1}
+    DatasetCatalog.register("plain", lambda: [record])
     MetadataCatalog.get("plain").set(thing_classes=list("abcd"))
     try:
         assert "plain has images without annotations" in error(run, "--dataset", "plain")

@@ -114,6 +114,7 @@ def read_run(folder: Path, name: str) -> TrainedRun:
         yaml.safe_load,
         "ohem-d2 train writes it, and so does detectron2's default_setup",
     )
+    _check_run_config(folder / "config.yaml", config)
     file = folder / "results.json"
     if not file.exists() and (results := results_of_metrics(metrics, config)):
         return TrainedRun(name, folder, config, metrics, results)
@@ -121,7 +122,41 @@ def read_run(folder: Path, name: str) -> TrainedRun:
         "ohem-d2 train writes it at the end of the training, or with --eval-only "
         f"MODEL.WEIGHTS {folder}/model_final.pth OUTPUT_DIR {folder}"
     )
-    return TrainedRun(name, folder, config, metrics, _read(file, json.load, remedy))
+    results = _read(file, json.load, remedy)
+    _check_results(file, results)
+    return TrainedRun(name, folder, config, metrics, results)
+
+
+def _check_run_config(file: Path, config: Any) -> None:
+    try:
+        are_there = isinstance(config["DATASETS"]["TEST"], (list, tuple))
+        are_there &= isinstance(config["TEST"]["KEYPOINT_OKS_SIGMAS"], (list, tuple))
+    except (KeyError, TypeError):
+        are_there = False
+    if not are_there:
+        raise InputError(
+            f"{file} is not the config of a training: it has no list DATASETS.TEST, or no "
+            "TEST.KEYPOINT_OKS_SIGMAS."
+        )
+
+
+def _check_results(file: Path, results: Any) -> None:
+    """
+    Raises:
+        InputError: if it is not the content of a results.json.
+    """
+    try:
+        for x in results:
+            is_text = isinstance(x["test"], str) and isinstance(x["dataset"], str)
+            values = [value for task in x["results"].values() for value in task.values()]
+            # An AP that does not exist is null.
+            if not is_text or not all(isinstance(y, (int, float, type(None))) for y in values):
+                raise TypeError
+    except (AttributeError, KeyError, TypeError) as e:
+        raise InputError(
+            f'{file} is not a list of tests, each with "test", "dataset" and "results": a dict of '
+            "numbers for each task. ohem-d2 train writes it."
+        ) from e
 
 
 def results_of_metrics(

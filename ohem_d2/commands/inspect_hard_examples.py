@@ -66,13 +66,6 @@ def load_records(cfg: CfgNode, dataset: str) -> list[dict[str, Any]]:
     records = get_annotated_dicts(cfg, [dataset], is_train=False)
     if not all("annotations" in x for x in records):
         raise InputError(f"{dataset} has images without annotations.")
-    num_names = len(MetadataCatalog.get(dataset).thing_classes)
-    num_classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    if num_names != num_classes:
-        raise InputError(
-            f"{dataset} has {num_names} classes, but the model has {num_classes} "
-            "(MODEL.ROI_HEADS.NUM_CLASSES)."
-        )
     return records
 
 

@@ -158,9 +158,8 @@ def _check_datasets(cfg: CfgNode, key: str) -> None:
         has_roi_heads = cfg.MODEL.META_ARCHITECTURE in ("GeneralizedRCNN", "PanopticFPN")
         if has_roi_heads and class_names and len(class_names) != num_classes:
             raise InputError(
-                f"MODEL.ROI_HEADS.NUM_CLASSES is {num_classes}, but {name} (DATASETS.{key}) has "
-                f"{len(class_names)} classes: {', '.join(class_names[:5])}"
-                + (", ..." if len(class_names) > 5 else "")
+                f"MODEL.ROI_HEADS.NUM_CLASSES is {num_classes}, but {name} has {len(class_names)} "
+                f"classes: {', '.join(class_names[:5])}" + (", ..." if len(class_names) > 5 else "")
             )
     if key == "TRAIN":
         _check_objects(cfg)

@@ -93,7 +93,7 @@ class HardExampleList:
             saved = json.loads(self.path.read_text())
             theirs, self.num_images = saved["description"], saved["num_images"]
             self.num_found = {x: int(saved["num_found"][x]) for x in KINDS}
-            examples = [HardExample(*x) for x in saved["examples"]]
+            self._insert([HardExample(*x) for x in saved["examples"]])
         except (AttributeError, KeyError, TypeError, ValueError) as e:
             raise InputError(
                 f"{self.path} exists, but is not a list of hard examples. Move it away."
@@ -104,7 +104,6 @@ class HardExampleList:
                 f"{self.path} is from another run, with different {', '.join(differing)}. Choose "
                 "another output folder, or move the file away."
             )
-        self._insert(examples)
 
 
 def write_csv(

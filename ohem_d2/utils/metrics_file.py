@@ -6,6 +6,7 @@ from typing import Optional
 from detectron2.utils.events import EventWriter, JSONWriter
 
 from .atomic import atomic_file
+from .input_error import InputError
 
 __all__ = ["LateJSONWriter", "drop_metrics", "read_metrics"]
 
@@ -19,12 +20,27 @@ def read_metrics(folder: str | os.PathLike) -> list[dict[str, float]]:
 
     Returns:
         list[dict[str, float]]: the lines of metrics.json. Empty if it is missing.
+
+    Raises:
+        InputError: if a line is not of numbers, with the iteration.
     """
     file = Path(folder) / "metrics.json"
     if not file.exists():
         return []
     # The last line may be half written.
-    return [json.loads(x) for x in file.read_text().splitlines(keepends=True) if x[-1] == "\n"]
+    lines = [x for x in file.read_bytes().splitlines(keepends=True) if x.endswith(b"\n")]
+    return [_parse(x, f"{file}, line {i}") for i, x in enumerate(lines, start=1)]
+
+
+def _parse(line: bytes, where: str) -> dict[str, float]:
+    try:
+        metrics = json.loads(line)
+    except ValueError as e:
+        raise InputError(f"{where} is not json: {e}") from e
+    is_metrics = isinstance(metrics, dict) and "iteration" in metrics
+    if not is_metrics or not all(isinstance(x, (int, float)) for x in metrics.values()):
+        raise InputError(f'{where} is not a line of numbers with an "iteration".')
+    return metrics
 
 
 def drop_metrics(folder: str | os.PathLike, from_iteration: int) -> None:
