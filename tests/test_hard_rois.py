@@ -2,6 +2,9 @@
 The picture of hard RoIs, by its pixels.
 """
 
+import gc
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -104,3 +107,21 @@ def test_panels_of_several_images():
         assert np.abs(panel - plasma(loss)).max(2).min() < 20
     titled = (np.abs(pictures[0] - pictures[1]).max(2) > 0).any(axis=1)
     assert titled[: height // 2].any() and titled[height // 3 :].any()
+
+
+def test_pictures_do_not_stay_in_memory():
+    rois = make_rois([[10, 10, 60, 60]] * 40, [0] * 40, [1.0] * 40)
+    draw(NO_BOXES, rois)
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(8):
+            draw(NO_BOXES, rois)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    # Less than the pixels of three of the eight, 725 x 800 of 4 bytes. What is left is small.
+    assert after - before < 3 * 725 * 800 * 4

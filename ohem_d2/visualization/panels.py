@@ -86,4 +86,9 @@ def render(figure: Figure) -> np.ndarray:
     """
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    return np.array(canvas.buffer_rgba())[:, :, :3]
+    picture = np.array(canvas.buffer_rgba())[:, :, :3]
+    # Its parts refer to each other, so that it would stay in memory until Python looks for such
+    # circles, with the pixels of all pictures that were drawn until then.
+    figure.clear()
+    del canvas.renderer
+    return picture
