@@ -297,6 +297,8 @@ def test_the_lab_makes_what_is_missing(make_lab, monkeypatch, tmp_path, capsys):
     make_lab(*cards, "--seeds", "1", "2", "--experiments", "main")
     # Three recipes.
     assert "6 runs, 3 of them recorded." in capsys.readouterr().out
+    make_lab(*cards, "--seeds", "2", "--recipes", "OHEM", "random", "--experiments", "main")
+    assert "2 runs, 2 of them recorded." in capsys.readouterr().out
     runs = read_runs(tmp_path / "results", "fpn")
     assert sorted(set(runs["seed"])) == [1, 2] and len(runs) == 6
     # Checkpoints of dozens of runs would fill the disk.

@@ -28,7 +28,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from benchmarks.laboratory.experiments import Run, experiments
+from benchmarks.laboratory.experiments import RECIPES, Run, experiments
 from benchmarks.laboratory.laboratories import DATASETS
 from benchmarks.laboratory.prepare import Materials, add_arguments, prepare
 from benchmarks.laboratory.results import read_runs, results_file
@@ -106,6 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add_arguments(parser)
     parser.add_argument("--experiments", nargs="+", metavar="NAME", help="default: all")
     parser.add_argument("--datasets", nargs="+", choices=DATASETS, metavar="NAME", help="some")
+    parser.add_argument("--recipes", nargs="+", choices=RECIPES, metavar="NAME", help="some")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="some")
     parser.add_argument(
         "--trial",
@@ -125,8 +126,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Experiments share runs. In the order of the seeds, so that a part can be compared at any time.
     runs = list(dict.fromkeys(x for e in chosen for x in e.runs()))
     runs = sorted(runs, key=lambda x: x.seed)
-    runs = [x for x in runs if args.datasets is None or x.dataset in args.datasets]
-    runs = [x for x in runs if args.seeds is None or x.seed in args.seeds]
+    for field in ("dataset", "recipe", "seed"):
+        some = getattr(args, f"{field}s")
+        runs = [x for x in runs if some is None or getattr(x, field) in some]
 
     recorded = pd.DataFrame(columns=list(Run._fields))
     if not args.trial:
