@@ -63,6 +63,18 @@ def template_values(runs: pd.DataFrame, steps: pd.DataFrame, results: Path) -> d
         chosen = experiments(name)[experiment]
         return laboratory_tables.stability_table(laboratories[name], chosen)
 
+    def laboratory_summary(name: str, *names: str) -> str:
+        chosen = [experiments(name)[x] for x in names]
+        return laboratory_tables.summary_table(laboratories[name], chosen)
+
+    def laboratory_verdict(name: str, experiment: str, recipe: str) -> str:
+        chosen = experiments(name)[experiment]
+        return laboratory_tables.verdict(laboratories[name], chosen, recipe)
+
+    def laboratory_settings(name: str, experiment: str) -> str:
+        chosen = experiments(name)[experiment]
+        return laboratory_tables.settings_table(laboratories[name], chosen)
+
     return {
         "comparisons": comparisons,
         "summary": sampling.summary_table(comparisons),
@@ -79,6 +91,9 @@ def template_values(runs: pd.DataFrame, steps: pd.DataFrame, results: Path) -> d
         "pool_table": step_time.pool_table(steps),
         "half_precision": sampling.half_precision_table(runs),
         "laboratory": laboratory,
+        "laboratory_settings": laboratory_settings,
+        "laboratory_summary": laboratory_summary,
+        "laboratory_verdict": laboratory_verdict,
         "collapsed": collapsed,
     }
 

@@ -545,6 +545,29 @@ def test_summary_by_hand(ratios, monkeypatch):
     }
 
 
+def test_verdict_by_hand():
+    tried = TRIED._replace(variants=TRIED.variants[:1] + TRIED.variants[2:3], seeds=(1, 2, 3))
+
+    def verdict(**aps):
+        lines = [
+            line_of(tried.run(dataset, variant, seed), ap)
+            for dataset, pair in aps.items()
+            for variant, values in zip(tried.variants, pair, strict=True)
+            for seed, ap in zip(tried.seeds, values, strict=False)
+        ]
+        return tables.verdict(pd.DataFrame(lines), tried, "OHEM")
+
+    # Differences of 5, 5 and 6 are far from 0; of 4 and -2 they are not.
+    assert verdict(cards=((40, 41, 42), (45, 46, 48)), pests=((10, 12), (14, 10))) == (
+        "significantly higher on playing cards (+5.3, 3 seeds); not significantly different on "
+        "insects on rice (+1.0, 2 seeds)"
+    )
+    assert verdict(cards=((45, 46, 48), (40, 41, 42)), pests=((45, 46, 48), (40, 41, 42))) == (
+        "significantly lower on playing cards (-5.3, 3 seeds) and insects on rice (-5.3, 3 seeds)"
+    )
+    assert verdict(cards=((45,), (40,))).startswith("not known yet")
+
+
 @laboratories
 def test_settings_are_the_best_of_what_was_tried(laboratory):
     runs = read_runs(provenance.RESULTS, laboratory)

@@ -21,6 +21,7 @@ __all__ = [
     "settings_table",
     "stability_table",
     "summary_table",
+    "verdict",
 ]
 
 COMMAND = "python -m benchmarks.laboratory.compare {} --data DATA --classifier CLASSIFIER"
@@ -123,6 +124,31 @@ def summary_table(runs: pd.DataFrame, experiments: Sequence[Experiment]) -> str:
         if count:
             rows.append({"photographs": DATASETS[dataset].title, "n": str(count), **row})
     return make_table(rows) if rows else "No run is recorded yet."
+
+
+def verdict(runs: pd.DataFrame, experiment: Experiment, recipe: str) -> str:
+    """
+    Returns:
+        str: how a recipe's AP differs from the first one's, "significantly higher on cats (+3.0, 5
+        seeds) and cows (+2.0, 5 seeds); not significantly different on dogs (-0.4, 2 seeds)".
+    """
+    first, *others = experiment.variants
+    (variant,) = (x for x in others if x.recipe == recipe)
+    names: dict[int, list[str]] = {1: [], -1: [], 0: []}  # by sign
+    for dataset in experiment.datasets:
+        compared = difference(runs, experiment, dataset, variant, first)
+        if len(compared.values) > 1:
+            title = DATASETS[dataset].title
+            noun = title[0].lower() + title[1:]
+            text = f"{noun} ({compared.mean:+.1f}, {len(compared.values)} seeds)"
+            names[compared.sign].append(text)
+    words = {1: "significantly higher", -1: "significantly lower", 0: "not significantly different"}
+    phrases = [f"{words[k]} on {_listed(x)}" for k, x in names.items() if x]
+    return "; ".join(phrases) or "not known yet: fewer than two seeds are recorded"
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def settings_table(runs: pd.DataFrame, experiment: Experiment) -> str:
