@@ -211,8 +211,11 @@ def test_broken_images_are_reported_and_the_rest_is_kept(root, run, quick, capsy
     for i in (1, 4, 6):
         file = images / f"train_{i:06d}.jpg"
         content[file] = file.read_bytes()
-    missing, truncated, smaller = content
-    missing.unlink()
+    empty, truncated, smaller = content
+    empty.unlink()
+    with pytest.raises(SystemExit, match="train_000001.jpg, an image of .*, does not exist"):
+        run(NAME, output)  # before it takes time
+    empty.write_bytes(b"")
     truncated.write_bytes(content[truncated][:2000])
     with Image.open(smaller) as image:
         image.resize((104, 80)).save(smaller)
@@ -220,7 +223,7 @@ def test_broken_images_are_reported_and_the_rest_is_kept(root, run, quick, capsy
         run(NAME, output)
     message = error.value.code
     assert f"3 of {COUNT} images failed" in message and "repeat the command to continue" in message
-    assert f"image 2: {missing}: FileNotFoundError" in message
+    assert f"image 2: {empty}: UnidentifiedImageError" in message
     assert f"image 5: {truncated}: OSError: image file is truncated" in message
     assert "image 7: " in message and "got (104, 80), expect (208, 160)" in message
     assert not output.exists()
