@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..utils import InputError
-from .safe_checkpoint import SafeCheckpointer
+from .safe_checkpoint import SafeCheckpointer, read_safely
 from .strict_checkpoint import check_compatible
 
 __all__ = ["AtomicCheckpointer"]
@@ -84,7 +84,7 @@ class AtomicCheckpointer(SafeCheckpointer):
         files = [x for x in Path(self.save_dir).glob("*.pth") if str(x) != self._resumed_from]
         for file in sorted(files, key=lambda x: x.stat().st_mtime, reverse=True):
             try:
-                content = self._load_file(str(file))
+                content = read_safely(str(file))
             except InputError:
                 continue
             if "iteration" in content:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..utils import InputError
 from ..utils.safe_pickle import ASKS_FOR, load_pickle
 
-__all__ = ["SafeCheckpointer"]
+__all__ = ["SafeCheckpointer", "read_safely"]
 
 
 class SafeCheckpointer(DetectionCheckpointer):
@@ -29,22 +29,9 @@ class SafeCheckpointer(DetectionCheckpointer):
             InputError: if the file asks for anything but tensors, NumPy arrays and Python's types,
                 or has weights that are not finite.
         """
+        read_safely(filename)
         try:
-            with PathManager.open(filename, "rb") as file:
-                if filename.endswith(".pkl"):
-                    load_pickle(file)
-                else:
-                    torch.load(file, map_location="cpu", weights_only=True)
-            # Reads it again, and finds nothing to run.
-            checkpoint = super()._load_file(filename)
-        except pickle.UnpicklingError as e:
-            # torch's message is a page long, with advice to run the code.
-            unsupported = re.search(r"GLOBAL (\S+) was not", str(e))
-            reason = ASKS_FOR.format(unsupported[1]) if unsupported else str(e).splitlines()[0]
-            raise InputError(
-                f"The weights {filename} cannot be read: {reason}. If you trust the file, load it "
-                'with Python, and save {"model": model.state_dict()} with torch.save().'
-            ) from e
+            checkpoint = super()._load_file(filename)  # finds nothing to run
         except Exception as e:  # which exception a broken file raises depends on its bytes
             raise InputError(
                 f"The weights {filename} cannot be read: {type(e).__name__}: {e}"
@@ -61,6 +48,31 @@ class SafeCheckpointer(DetectionCheckpointer):
                     f"The weights {filename} have values in {name} that are not finite."
                 )
         return checkpoint
+
+
+def read_safely(filename: str) -> Any:
+    """
+    Returns:
+        Any: the content of a file of weights.
+
+    Raises:
+        InputError: if it cannot be read without running code.
+    """
+    try:
+        with PathManager.open(filename, "rb") as file:
+            if filename.endswith(".pkl"):
+                return load_pickle(file)
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as e:
+        # torch's message is a page long, with advice to run the code.
+        unsupported = re.search(r"GLOBAL (\S+) was not", str(e))
+        reason = ASKS_FOR.format(unsupported[1]) if unsupported else str(e).splitlines()[0]
+        raise InputError(
+            f"The weights {filename} cannot be read: {reason}. If you trust the file, load it "
+            'with Python, and save {"model": model.state_dict()} with torch.save().'
+        ) from e
+    except Exception as e:  # which exception a broken file raises depends on its bytes
+        raise InputError(f"The weights {filename} cannot be read: {type(e).__name__}: {e}") from e
 
 
 def _is_finite(value: Any) -> bool:
