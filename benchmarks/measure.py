@@ -15,6 +15,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 __all__ = [
+    "listed",
     "make_table",
     "mean_and_deviation",
     "measure",
@@ -22,6 +23,14 @@ __all__ = [
     "peak_memory",
     "synchronize",
 ]
+
+
+def listed(words: Sequence[str]) -> str:
+    """
+    Returns:
+        str: "cats, cows and dogs".
+    """
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def measure(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:

@@ -9,7 +9,7 @@ sentences, too.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,24 +56,18 @@ def template_values(runs: pd.DataFrame, steps: pd.DataFrame, results: Path) -> d
     laboratories = {x: read_laboratory(results, x) for x in LABORATORIES}
 
     def laboratory(name: str, experiment: str) -> str:
-        chosen = experiments(name)[experiment]
-        return laboratory_tables.experiment_tables(laboratories[name], experiment, chosen)
+        return laboratory_tables.experiment_tables(
+            laboratories[name], experiment, experiments(name)[experiment]
+        )
 
-    def collapsed(name: str, experiment: str) -> str:
-        chosen = experiments(name)[experiment]
-        return laboratory_tables.stability_table(laboratories[name], chosen)
+    def of_laboratory(table: Callable[..., str]) -> Callable[..., str]:
+        return lambda name, experiment, *others: table(
+            laboratories[name], experiments(name)[experiment], *others
+        )
 
     def laboratory_summary(name: str, *names: str) -> str:
         chosen = [experiments(name)[x] for x in names]
         return laboratory_tables.summary_table(laboratories[name], chosen)
-
-    def laboratory_verdict(name: str, experiment: str, recipe: str) -> str:
-        chosen = experiments(name)[experiment]
-        return laboratory_tables.verdict(laboratories[name], chosen, recipe)
-
-    def laboratory_settings(name: str, experiment: str) -> str:
-        chosen = experiments(name)[experiment]
-        return laboratory_tables.settings_table(laboratories[name], chosen)
 
     return {
         "comparisons": comparisons,
@@ -91,10 +85,10 @@ def template_values(runs: pd.DataFrame, steps: pd.DataFrame, results: Path) -> d
         "pool_table": step_time.pool_table(steps),
         "half_precision": sampling.half_precision_table(runs),
         "laboratory": laboratory,
-        "laboratory_settings": laboratory_settings,
+        "laboratory_settings": of_laboratory(laboratory_tables.settings_table),
         "laboratory_summary": laboratory_summary,
-        "laboratory_verdict": laboratory_verdict,
-        "collapsed": collapsed,
+        "laboratory_verdict": of_laboratory(laboratory_tables.verdict),
+        "collapsed": of_laboratory(laboratory_tables.stability_table),
     }
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from benchmarks.differences import Difference, paired_difference
 from benchmarks.laboratory.experiments import RECIPES, Experiment, Run, Variant
 from benchmarks.laboratory.laboratories import DATASETS
-from benchmarks.measure import make_table, mean_and_deviation, number
+from benchmarks.measure import listed, make_table, mean_and_deviation, number
 from benchmarks.provenance import made_by
 
 __all__ = [
@@ -143,12 +143,8 @@ def verdict(runs: pd.DataFrame, experiment: Experiment, recipe: str) -> str:
             text = f"{noun} ({compared.mean:+.1f}, {len(compared.values)} seeds)"
             names[compared.sign].append(text)
     words = {1: "significantly higher", -1: "significantly lower", 0: "not significantly different"}
-    phrases = [f"{words[k]} on {_listed(x)}" for k, x in names.items() if x]
+    phrases = [f"{words[k]} on {listed(x)}" for k, x in names.items() if x]
     return "; ".join(phrases) or "not known yet: fewer than two seeds are recorded"
-
-
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def settings_table(runs: pd.DataFrame, experiment: Experiment) -> str:

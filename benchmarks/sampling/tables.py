@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from benchmarks.differences import Difference, paired_difference
-from benchmarks.measure import make_table, mean_and_deviation, number
+from benchmarks.measure import listed, make_table, mean_and_deviation, number
 from benchmarks.provenance import made_by
 from benchmarks.sampling.experiments import DATASETS, EXPERIMENTS, POOL, RECIPES
 
@@ -139,8 +139,7 @@ def verdict(comparisons: Sequence[Comparison], name: str) -> str:
             if getattr(x, name).values and getattr(x, name).sign == sign
         ]
         if names:
-            listed = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-            phrases.append(f"{words} on {listed}")
+            phrases.append(f"{words} on {listed(names)}")
     return "; ".join(phrases)
 
 

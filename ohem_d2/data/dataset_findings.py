@@ -12,9 +12,9 @@ from detectron2.data.detection_utils import check_image_size, read_image
 from detectron2.utils.file_io import PathManager
 
 from ..utils import InputError
-from .datasets.voc import annotations_file, load_voc_image, read_image_set
+from .datasets.voc import annotations_file, is_voc, load_voc_image, read_image_set
 
-__all__ = ["Finding", "find_in_annotations", "find_in_image", "is_voc"]
+__all__ = ["Finding", "find_in_annotations", "find_in_image"]
 
 
 class Finding(NamedTuple):
@@ -22,16 +22,6 @@ class Finding(NamedTuple):
     # False: detectron2 gets along with it. It drops empty boxes, and cuts off what is beyond an
     # image.
     is_error: bool = True
-
-
-def is_voc(dataset: str) -> bool:
-    """
-    Returns:
-        bool: whether a registered dataset has the layout of PASCAL VOC, by its metadata.
-    """
-    metadata = MetadataCatalog.get(dataset)
-    has_layout = metadata.get("split") and metadata.get("dirname")
-    return bool(has_layout and not metadata.get("json_file"))
 
 
 def find_in_annotations(dataset: str, is_evaluated: bool = False) -> Iterator[Finding]:

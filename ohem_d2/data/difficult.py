@@ -4,12 +4,13 @@ Objects that PASCAL VOC marks as difficult. detectron2 trains on them like on an
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from detectron2.data import MetadataCatalog
 
 from ..utils import InputError
-from .datasets.voc import read_annotations
+from .datasets.voc import annotations_file, read_annotations
 
 __all__ = ["PRACTICES", "check_practice", "handle_difficult_objects"]
 
@@ -55,14 +56,14 @@ def handle_difficult_objects(
         # FOLDER/JPEGImages/ID.jpg and FOLDER/Annotations/ID.xml
         folder = os.path.normpath(os.path.dirname(os.path.dirname(record["file_name"])))
         if folder in folders:
-            path = os.path.join(folder, "Annotations", f"{record['image_id']}.xml")
+            path = annotations_file(folder, record["image_id"])
             annotations = _handle(record["annotations"], path, practice)
             record = {**record, "annotations": annotations}
         ret.append(record)
     return ret
 
 
-def _handle(annotations: list[dict[str, Any]], path: str, practice: str) -> list[dict[str, Any]]:
+def _handle(annotations: list[dict[str, Any]], path: Path, practice: str) -> list[dict[str, Any]]:
     objects = read_annotations(path).objects
     # detectron2 loads all objects in the order of the file.
     if len(objects) != len(annotations):

@@ -27,7 +27,6 @@ def import_module(name: Optional[str]) -> None:
     except ImportError as e:
         raise InputError(f"--import {name}: {e}") from e
     except Exception as e:
-        # The last line of the traceback that is not Python's own machinery of imports.
         where = traceback.extract_tb(e.__traceback__)[-1]
         raise InputError(
             f"--import {name}: {type(e).__name__}: {e} ({where.filename}, line {where.lineno})"

@@ -10,8 +10,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.utils.file_io import PathManager
 
-from ..data.dataset_findings import find_in_annotations, is_voc
+from ..data.dataset_findings import find_in_annotations
 from ..data.datasets.by_path import FORMS, is_path, register_by_path
+from ..data.datasets.voc import image_set_file, is_voc
 from ..data.difficult import check_practice, handle_difficult_objects
 from ..data.proposal_file import check_proposals, read_proposals
 from ..evaluation.build import evaluator_type
@@ -114,7 +115,7 @@ def check_registered(name: str, named_by: str) -> None:
     metadata = MetadataCatalog.get(name)
     paths = [metadata.get(x) for x in ("json_file", "image_root", "dirname")]
     if is_voc(name):
-        paths.append(os.path.join(metadata.dirname, "ImageSets", "Main", f"{metadata.split}.txt"))
+        paths.append(str(image_set_file(metadata.dirname, metadata.split)))
     for path in paths:
         if path and _is_missing(path):
             made_by = metadata.get("made_by")

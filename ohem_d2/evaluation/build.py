@@ -5,6 +5,7 @@ from detectron2 import _C
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
 
+from ..data.datasets.voc import is_voc
 from ..utils import InputError
 from .pascal_voc_evaluation import PascalVOCEvaluator
 
@@ -19,10 +20,9 @@ def evaluator_type(dataset_name: str) -> str:
     Raises:
         InputError: if the metadata names another one.
     """
-    metadata = MetadataCatalog.get(dataset_name)
     # detectron2's register_pascal_voc() names none.
-    is_voc = metadata.get("split") and metadata.get("dirname") and not metadata.get("json_file")
-    name = metadata.get("evaluator_type", "pascal_voc" if is_voc else "coco")
+    by_layout = "pascal_voc" if is_voc(dataset_name) else "coco"
+    name = MetadataCatalog.get(dataset_name).get("evaluator_type", by_layout)
     if name not in ("coco", "pascal_voc"):
         raise InputError(
             f"{dataset_name} is evaluated by '{name}'. Only 'coco' and 'pascal_voc' are supported."

@@ -22,7 +22,7 @@ from detectron2.utils import comm
 from tabulate import tabulate
 from torchvision.ops import box_iou
 
-from ..data.datasets.voc import read_annotations, read_image_set
+from ..data.datasets.voc import annotations_file, read_annotations, read_image_set
 from ..utils import InputError, atomic_file, write_json
 from .detection_files import check_image_ids, comp4_file, read_comp4_file
 
@@ -179,8 +179,7 @@ class PascalVOCEvaluator(PascalVOCDetectionEvaluator):
         """
         by_class = defaultdict(list)
         for image_id in image_ids:
-            path = os.path.join(self._folder, "Annotations", f"{image_id}.xml")
-            for x in read_annotations(path).objects:
+            for x in read_annotations(annotations_file(self._folder, image_id)).objects:
                 by_class[x.name].append((image_id, x.box, x.difficult))
         return {
             name: Objects(

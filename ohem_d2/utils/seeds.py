@@ -3,7 +3,7 @@ Random numbers that depend on where a training is, and not on how it got there.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -19,10 +19,7 @@ def seed_for(*numbers: int) -> None:
     Args:
         numbers: at least 0. Other ones give unrelated random numbers.
     """
-    seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
+    torch.manual_seed(_seed_python_and_numpy(numbers))
 
 
 @contextmanager
@@ -31,13 +28,21 @@ def seeded(*numbers: int) -> Iterator[None]:
     Like :func:`seed_for`. Afterwards, the random numbers on the CPU go on as if nothing happened.
     """
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.default_generator.manual_seed(seed)  # of the CPU alone
+    torch.default_generator.manual_seed(_seed_python_and_numpy(numbers))  # of the CPU alone
     try:
         yield
     finally:
         random.setstate(before[0])
         np.random.set_state(before[1])
         torch.set_rng_state(before[2])
+
+
+def _seed_python_and_numpy(numbers: Sequence[int]) -> int:
+    """
+    Returns:
+        int: the seed, for PyTorch.
+    """
+    seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
+    random.seed(seed)
+    np.random.seed(seed)
+    return seed

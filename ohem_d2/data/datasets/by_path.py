@@ -12,7 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
 from ...utils import InputError
-from .voc import load_voc_instances, read_annotations
+from .voc import image_set_file, load_voc_instances, read_annotations
 
 __all__ = ["FORMS", "folder_name", "is_path", "register_by_path"]
 
@@ -78,7 +78,7 @@ def _register_coco(name: str, file: Path, image_folder: Optional[Path] = None) -
 
 
 def _register_voc(name: str, folder: Path, image_set: str) -> None:
-    file = folder / "ImageSets" / "Main" / f"{image_set}.txt"
+    file = image_set_file(folder, image_set)
     if not file.is_file():
         raise InputError(f"The dataset {name} needs {file}, which does not exist.")
     found: set[str] = set()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional
 from xml.etree import ElementTree
 
+from detectron2.data import MetadataCatalog
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
@@ -19,6 +20,10 @@ from ...utils.did_you_mean import did_you_mean
 __all__ = [
     "VOCAnnotations",
     "VOCObject",
+    "annotations_file",
+    "image_set_file",
+    "is_voc",
+    "load_voc_image",
     "load_voc_instances",
     "read_annotations",
     "read_image_set",
@@ -38,6 +43,24 @@ class VOCAnnotations(NamedTuple):
     objects: list[VOCObject]
 
 
+def is_voc(dataset: str) -> bool:
+    """
+    Returns:
+        bool: whether a registered dataset has this layout, by its metadata.
+    """
+    metadata = MetadataCatalog.get(dataset)
+    has_layout = metadata.get("split") and metadata.get("dirname")
+    return bool(has_layout and not metadata.get("json_file"))
+
+
+def image_set_file(folder: str | os.PathLike, split: str) -> Path:
+    return Path(folder, "ImageSets", "Main", f"{split}.txt")
+
+
+def annotations_file(folder: str | os.PathLike, image_id: str) -> Path:
+    return Path(folder, "Annotations", f"{image_id}.xml")
+
+
 def read_image_set(folder: str | os.PathLike, split: str) -> list[str]:
     """
     Returns:
@@ -46,9 +69,9 @@ def read_image_set(folder: str | os.PathLike, split: str) -> list[str]:
     Raises:
         InputError: if it is missing or empty, or has an image twice.
     """
-    path = os.path.join(folder, "ImageSets", "Main", f"{split}.txt")
+    path = image_set_file(folder, split)
     try:
-        with PathManager.open(path) as f:
+        with PathManager.open(str(path)) as f:
             image_ids = f.read().split()
     except (OSError, UnicodeDecodeError) as e:
         raise InputError(f"{path} cannot be read: {e}") from e
@@ -166,7 +189,3 @@ def load_voc_image(
             for x in objects
         ],
     }
-
-
-def annotations_file(folder: str | os.PathLike, image_id: str) -> Path:
-    return Path(folder, "Annotations", f"{image_id}.xml")
