@@ -306,17 +306,24 @@ def test_a_run_without_detections(write, dataset):
     assert "A has no detections" not in text and "same precision" not in text
 
 
-def test_an_image_that_is_missing(write, dataset):
-    Path(dataset.images[2].file_name).unlink()
-    with pytest.raises(ValueError, match=r"The image .*卷心菜_long.*png cannot be read"):
-        write()
+def test_broken_images_are_listed(write, dataset, open_page):
+    missing, other = (Path(dataset.images[i].file_name) for i in (2, 0))
+    missing.unlink()
+    cv2.imwrite(str(other), np.zeros((7, 5, 3), np.uint8))
+    page = open_page(write())
+    assert page.locator("details summary").first.inner_text() == "Images that cannot be read: 2"
+    listed = "".join(page.locator("details li").all_text_contents())
+    assert f"{missing} cannot be read: " in listed
+    assert f"{other} has 5 x 7 pixels, but is annotated as " in listed
+    # What was detected is still shown.
+    assert page.locator(".picture img:not([src])").count() == 4
 
 
 def test_pictures_are_small_and_made_once(write, dataset, tmp_path):
     large = np.full((1200, 2000, 3), 200, np.uint8)
     file = tmp_path / "large.png"
     file.write_bytes(cv2.imencode(".png", large)[1].tobytes())
-    image = make_image(file, [], [(OBJECT, 0.7, 0)])
+    image = make_image(file, [], [(OBJECT, 0.7, 0)])._replace(height=1200, width=2000)
     folder = write(dataset=dataset._replace(images=[image, image])).parent
     assert sorted(x.name for x in folder.glob("*.jpg")) == ["image_1.jpg"]
     assert cv2.imread(str(folder / "image_1.jpg")).shape == (480, 800, 3)

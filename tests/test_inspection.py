@@ -57,11 +57,14 @@ def write_image(path):
     assert cv2.imwrite(str(path), image)
 
 
+BROKEN = ["<img src=x onerror=alert(2)>.png: empty"]
+
+
 def write(folder, examples, records, class_names=ODD_NAMES):
     count = []
     num_found = dict(zip(KINDS, (9, 2, 2, 2), strict=True))
     write_inspection(
-        folder, examples, records, class_names, str(folder.parent), num_found,
+        folder, examples, records, class_names, str(folder.parent), num_found, BROKEN,
         'Hard <b>"examples"</b>', {"Model": "<i>m</i>"}, lambda: count.append(1),
     )  # fmt: skip
     return folder / "index.html", len(count)
@@ -105,6 +108,7 @@ def test_names_are_shown_and_not_executed(small, open_page):
     page = open_page(path)
     assert page.title() == page.locator("h1").inner_text() == 'Hard <b>"examples"</b>'
     assert page.locator("dd").all_text_contents() == ["<i>m</i>"]
+    assert page.locator("details li").all_text_contents() == BROKEN
     assert page.locator("#class option").all_text_contents() == ["all", *ODD_NAMES]
     assert page.locator("section h2").all_text_contents() == [
         "Missed object (2)", "Wrong class (2)", "Poor localization (2)", "Nothing annotated (2)",

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from ..checkpoint import load_model
 from ..data import build_annotated_loader, get_annotated_dicts
+from ..data.broken_images import BrokenImage
 from ..data.datasets.by_path import folder_name
 from ..engine import (
     InputError,
@@ -118,12 +119,15 @@ def find(
         tqdm(total=len(records), initial=examples.num_images, unit="image") as bar,
     ):
         saved = time.monotonic()
-        for inputs in build_annotated_loader(cfg, remaining) if remaining else []:
+        for inputs in build_annotated_loader(cfg, remaining, with_broken=True):
             for x in inputs:
-                found = find_hard_examples(
-                    model, x, nms_thresh, cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST
-                )
-                examples.add(found)
+                if isinstance(x, BrokenImage):
+                    examples.add_broken(x.text)
+                else:
+                    found = find_hard_examples(
+                        model, x, nms_thresh, cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST
+                    )
+                    examples.add(found)
                 bar.update()
             if time.monotonic() - saved > SAVE_PERIOD:
                 examples.save()
@@ -157,6 +161,7 @@ def write(
             metadata.thing_classes,
             image_root,
             examples.num_found,
+            examples.broken,
             f"Hard examples of {dataset}",
             description,
             bar.update,
@@ -202,6 +207,8 @@ def run(args: argparse.Namespace) -> Path:
         f"{args.nms_thresh}, the one with the largest loss",
     }
     write(output, cfg, records, examples, shown)
+    if examples.broken:
+        print(f"{len(examples.broken)} images cannot be read. The page lists them.")
     return output / "index.html"
 
 

@@ -19,6 +19,7 @@ from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSample
 from detectron2.utils import comm
 
 from ..utils import InputError
+from .broken_images import CatchingMapper, StoppingLoader
 from .dataset_mapper import IgnoreRegionsMapper
 from .difficult import handle_difficult_objects
 from .resumable_loader import ResumableLoader
@@ -72,21 +73,24 @@ def get_annotated_dicts(
 
 
 def build_annotated_loader(
-    cfg: CfgNode, dataset_dicts: list[dict[str, Any]]
-) -> torch.utils.data.DataLoader:
+    cfg: CfgNode, dataset_dicts: list[dict[str, Any]], with_broken: bool = False
+) -> StoppingLoader | torch.utils.data.DataLoader:
     """
     Load each image once, in order and at test size, with its annotations.
 
     Args:
         cfg (CfgNode): a detectron2 config.
         dataset_dicts (list[dict]): from :func:`get_annotated_dicts`.
+        with_broken (bool): whether a broken image is a :class:`BrokenImage` in its batch. By
+            default it raises an InputError.
     """
     resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
     # is_train=True keeps the annotations.
-    mapper = IgnoreRegionsMapper(cfg, is_train=True, augmentations=[resize])
-    return build_detection_test_loader(
+    mapper = CatchingMapper(IgnoreRegionsMapper(cfg, is_train=True, augmentations=[resize]))
+    loader = build_detection_test_loader(
         dataset_dicts, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS
     )
+    return loader if with_broken else StoppingLoader(loader)
 
 
 def build_train_loader(cfg: CfgNode) -> ResumableLoader:
@@ -123,7 +127,7 @@ def build_train_loader(cfg: CfgNode) -> ResumableLoader:
         )
     return ResumableLoader(
         dataset_dicts,
-        IgnoreRegionsMapper(cfg, is_train=True),
+        CatchingMapper(IgnoreRegionsMapper(cfg, is_train=True)),
         make_sampler,
         cfg.SOLVER.IMS_PER_BATCH // world_size,
         cfg.DATALOADER.ASPECT_RATIO_GROUPING,
@@ -132,15 +136,15 @@ def build_train_loader(cfg: CfgNode) -> ResumableLoader:
     )
 
 
-def build_test_loader(cfg: CfgNode, dataset_name: str) -> torch.utils.data.DataLoader:
+def build_test_loader(cfg: CfgNode, dataset_name: str) -> StoppingLoader:
     """
-    :func:`build_detection_test_loader`. If TEST.AUG.ENABLED, images are not resized: test-time
-    augmentation does that.
+    :func:`build_detection_test_loader`, which stops at the first broken image. If
+    TEST.AUG.ENABLED, images are not resized: test-time augmentation does that.
 
     Args:
         cfg (CfgNode): a detectron2 config.
         dataset_name (str): one of DATASETS.TEST.
     """
     not_resized = {"augmentations": ()} if cfg.TEST.AUG.ENABLED else {}
-    mapper = DatasetMapper(cfg, is_train=False, **not_resized)
-    return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+    mapper = CatchingMapper(DatasetMapper(cfg, is_train=False, **not_resized))
+    return StoppingLoader(build_detection_test_loader(cfg, dataset_name, mapper=mapper))

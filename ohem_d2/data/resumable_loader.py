@@ -12,6 +12,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
 from ..utils.seeds import seeded
+from .broken_images import stop_at_broken_image
 
 __all__ = ["ResumableLoader"]
 
@@ -29,7 +30,7 @@ class ResumableLoader:
     def __init__(
         self,
         records: list[dict[str, Any]],
-        mapper: Callable[[dict[str, Any]], dict[str, Any]],
+        mapper: Callable[[dict[str, Any]], Any],
         make_sampler: Callable[..., Iterable[int]],
         batch_size: int,
         aspect_ratio_grouping: bool,
@@ -39,7 +40,8 @@ class ResumableLoader:
         """
         Args:
             records (list[dict]): in detectron2's dataset format.
-            mapper (Callable): makes the input of the model from a record.
+            mapper (Callable): makes the input of the model from a record, or a
+                :class:`BrokenImage`.
             make_sampler (Callable): makes an endless sampler of this process, with the keyword
                 argument `seed`.
             batch_size (int): of this process.
@@ -68,7 +70,9 @@ class ResumableLoader:
         )
         images = iter(loader)
         while True:
-            yield list(islice(images, self._batch_size))
+            batch = list(islice(images, self._batch_size))
+            stop_at_broken_image(batch)
+            yield batch
 
     def _order(self) -> Iterator[int]:
         """
@@ -110,7 +114,7 @@ class _SeededDataset(Dataset):
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, item: int) -> dict[str, Any]:
+    def __getitem__(self, item: int) -> Any:
         number, index = divmod(item, len(self._records))
         with seeded(*self._seed, number):
             return self._mapper(self._records[index])

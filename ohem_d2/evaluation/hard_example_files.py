@@ -27,6 +27,7 @@ class HardExampleList:
     Attributes:
         num_images (int): how many images were seen.
         num_found (dict[str, int]): how many examples of each kind they have.
+        broken (list[str]): what is wrong with those that cannot be read.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class HardExampleList:
         self.max_per_kind = max_per_kind
         self.num_images = 0
         self.num_found = dict.fromkeys(KINDS, 0)
+        self.broken: list[str] = []
         self._by_kind: dict[str, list[HardExample]] = {x: [] for x in KINDS}
         if self.path.exists():
             self._read()
@@ -61,6 +63,14 @@ class HardExampleList:
         for x in examples:
             self.num_found[x.kind] += 1
         self._insert(examples)
+
+    def add_broken(self, text: str) -> None:
+        """
+        Args:
+            text (str): what is wrong with the next image. It names the file.
+        """
+        self.num_images += 1
+        self.broken.append(text)
 
     def hardest(self) -> list[HardExample]:
         """
@@ -77,6 +87,7 @@ class HardExampleList:
             "description": self.description,
             "num_images": self.num_images,
             "num_found": self.num_found,
+            "broken": self.broken,
             "fields": HardExample._fields,
             "examples": self.hardest(),
         }
@@ -93,6 +104,7 @@ class HardExampleList:
             saved = json.loads(self.path.read_text())
             theirs, self.num_images = saved["description"], saved["num_images"]
             self.num_found = {x: int(saved["num_found"][x]) for x in KINDS}
+            self.broken = [str(x) for x in saved.get("broken", [])]  # older files have none
             self._insert([HardExample(*x) for x in saved["examples"]])
         except (AttributeError, KeyError, TypeError, ValueError) as e:
             raise InputError(

@@ -21,7 +21,7 @@ from ..modeling.roi_heads.ignore_regions import DEFAULT_IOA_THRESH
 __all__ = ["build_mean_roi_loss_loader", "features_and_rois", "mean_roi_loss"]
 
 
-def build_mean_roi_loss_loader(cfg: CfgNode, dataset_name: str) -> torch.utils.data.DataLoader:
+def build_mean_roi_loss_loader(cfg: CfgNode, dataset_name: str) -> Iterable[list[dict]]:
     """
     A loader for :func:`mean_roi_loss`: see :func:`build_annotated_loader`.
     """

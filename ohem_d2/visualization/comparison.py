@@ -115,9 +115,6 @@ def write_comparison(
 
     Returns:
         list[str]: what it says first, a line for each dataset.
-
-    Raises:
-        InputError: if an image that is shown cannot be read.
     """
     runs_a, runs_b = runs
     first = runs_a[0], runs_b[0]
@@ -151,6 +148,7 @@ def write_comparison(
         label_size=LABEL_SIZE,
         datasets=sections,
         verdicts=verdicts,
+        broken=pictures.broken,
         wrong=WRONG,
     )
     return verdicts

@@ -29,6 +29,7 @@ def write_inspection(
     class_names: Sequence[str],
     image_root: str,
     num_found: Mapping[str, int],
+    broken: Sequence[str],
     title: str,
     description: Mapping[str, str],
     advance: Callable[[], object],
@@ -45,6 +46,7 @@ def write_inspection(
         image_root (str): the folder that file names on the page are relative to.
         num_found (Mapping[str, int]): how many examples of each kind there are, with those that are
             not shown.
+        broken (Sequence[str]): what is wrong with each image that cannot be read.
         title (str): title of the page.
         description (Mapping[str, str]): how it was made.
         advance (Callable): called after each image.
@@ -83,6 +85,7 @@ def write_inspection(
         "inspection.html",
         title=title,
         description=description,
+        broken=broken,
         data={
             "kinds": KINDS,
             "found": [num_found[x] for x in KINDS],

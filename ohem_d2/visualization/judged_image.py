@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..evaluation.compared_dataset import ComparedDataset, ComparedImage
 from ..evaluation.error_breakdown import VERDICTS, ErrorCounts, Judgement, count_errors
+from ..utils import InputError
 from .picture_files import read_picture, write_jpeg
 
 __all__ = ["LABEL_SIZE", "LETTERS", "Pictures", "describe", "show_image"]
@@ -45,23 +46,35 @@ class Mark(NamedTuple):
 class Pictures:
     """
     Copies of images. Each is made once.
+
+    Attributes:
+        broken (list[str]): what is wrong with images of which there can be none.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.broken: list[str] = []
         self._names: dict[str, str] = {}  # by file name of the image
 
-    def add(self, file_name: str) -> str:
+    def add(self, image: ComparedImage) -> str:
         """
         Returns:
-            str: path of the copy within the folder.
-
-        Raises:
-            InputError: if the image cannot be read.
+            str: path of the copy within the folder. Empty if the image is broken.
         """
+        file_name = image.file_name
         if file_name not in self._names:
             name = f"image_{len(self._names) + 1}.jpg"  # a name that any browser can open
-            write_jpeg(self.folder / name, read_picture(file_name), LONGER_SIDE)
+            try:
+                picture = read_picture(file_name)
+                if picture.size != (image.width, image.height):
+                    raise InputError(
+                        f"The image {file_name} has {picture.width} x {picture.height} pixels, but "
+                        f"is annotated as {image.width} x {image.height}."
+                    )
+                write_jpeg(self.folder / name, picture, LONGER_SIDE)
+            except InputError as e:
+                self.broken.append(str(e))
+                name = ""
             self._names[file_name] = name
         return self._names[file_name]
 
@@ -85,7 +98,7 @@ def show_image(
     image = dataset.images[index]
     return {
         "name": os.path.basename(image.file_name),
-        "picture": pictures.add(image.file_name),
+        "picture": pictures.add(image),
         "image": image,
         "sides": [
             {

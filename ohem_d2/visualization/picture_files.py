@@ -22,7 +22,7 @@ def read_picture(file_name: str) -> Image.Image:
     """
     try:
         return Image.fromarray(read_image(file_name, "RGB"))
-    except OSError as e:
+    except Exception as e:  # a broken image may raise anything
         raise InputError(f"The image {file_name} cannot be read: {e}") from e
 
 
