@@ -1,3 +1,4 @@
+import errno
 import shutil
 from pathlib import Path
 
@@ -73,3 +74,25 @@ def test_a_folder_is_whole_at_any_moment(tmp_path, monkeypatch):
     with atomic_folder(path) as unfinished:
         (unfinished / "a").write_text("second")
     assert (path / "a").read_text() == "second"
+
+
+def test_the_systems_errors_name_the_file(tmp_path):
+    # As of write(), which names none; and as torch.save() raises it.
+    def write():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def save():
+        try:
+            write()
+        finally:
+            raise RuntimeError("unexpected pos 832 vs 726")
+
+    for function in (write, save):
+        for context, name in ((atomic_file, "x"), (atomic_folder, "y")):
+            message = f"No space left on device: '.*/{name}'"
+            with pytest.raises(OSError, match=message) as error, context(tmp_path / name):
+                function()
+            assert error.value.errno == errno.ENOSPC
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(RuntimeError, match="other"), atomic_file(tmp_path / "x"):
+        raise RuntimeError("other")

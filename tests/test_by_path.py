@@ -103,8 +103,8 @@ def test_classes_that_differ(folder):
     [
         ("coco:none.json", "needs none.json: No such file"),
         ("coco:train.json:none", "needs the folder none, which does not exist"),
-        ("coco:voc/ImageSets/Main/train.txt", "is not a json file in COCO's format"),
-        ("coco:list.json", "list.json is not a json file in COCO's format"),
+        ("coco:voc/ImageSets/Main/train.txt", "train.txt cannot be read as json"),
+        ("coco:list.json", "list.json is not in COCO's format: it has no list of categories"),
         ("coco:train.json:images:more", "must be coco:JSON"),
         ("voc:voc:none", "needs voc/ImageSets/Main/none.txt, which does not exist"),
         ("voc:voc", r"must be coco:JSON\[:IMAGE_FOLDER\] or voc:FOLDER:IMAGE_SET"),

@@ -122,7 +122,7 @@ def test_images_without_boxes(root, run):
         # x first.
         (
             [[1, 1, 200, 150]],
-            "mat does not belong to clutter_voc_train. Image train_000002: box 0 .* reaches beyond",
+            "mat cannot be used with clutter_voc_train. Image train_000002: .* reaches beyond",
         ),
         ([[9, 9, 3, 3]], "Image train_000002: box 0 .* ends before it begins"),
         ([[1, 1, np.nan, 9]], "Image train_000002: box 0 .* is not finite"),

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..utils import InputError
+from ..utils.atomic import named_errors
 from .safe_checkpoint import SafeCheckpointer, read_safely
 from .strict_checkpoint import check_compatible
 
@@ -33,7 +34,8 @@ class AtomicCheckpointer(SafeCheckpointer):
         # The parent class writes both files into self.save_dir.
         self.save_dir = folder
         try:
-            super().save(name, **kwargs)
+            with named_errors(os.path.join(save_dir, f"{name}.pth")):
+                super().save(name, **kwargs)
         finally:
             self.save_dir = save_dir
         for file in (f"{name}.pth", "last_checkpoint"):  # the second names the first
@@ -50,18 +52,24 @@ class AtomicCheckpointer(SafeCheckpointer):
         """
         if not (resume and self.has_checkpoint()):
             return super().resume_or_load(path, resume=False)
-        self._resumed_from = self.get_checkpoint_file()
+        last = os.path.join(self.save_dir, "last_checkpoint")
         try:
+            self._resumed_from = self.get_checkpoint_file()
             if not os.path.isfile(self._resumed_from):
                 raise InputError(f"{self._resumed_from}, which it names, is not a file.")
             return super().resume_or_load(path, resume=True)
         except InputError as e:
-            last = os.path.join(self.save_dir, "last_checkpoint")
             raise InputError(
                 f"The training cannot be resumed from {last}: {e}{self._find_another()}"
             ) from e
         finally:
             self._resumed_from = ""
+
+    def get_checkpoint_file(self) -> str:
+        try:
+            return super().get_checkpoint_file()
+        except ValueError as e:  # it is no text
+            raise InputError(f"it does not name a file: {e}.") from e
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         if not self._resumed_from:

@@ -21,7 +21,7 @@ def load_model(cfg: CfgNode) -> nn.Module:
         InputError: if the model cannot be built, or the weights cannot be read, or are not the
             model's.
     """
-    with config_errors():
+    with config_errors(cfg):
         model = build_model(cfg).eval()
     StrictCheckpointer(model).load(cfg.MODEL.WEIGHTS)
     return model

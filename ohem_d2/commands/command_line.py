@@ -3,6 +3,7 @@ What the command lines have in common.
 """
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -39,10 +40,18 @@ def add_import_argument(parser: argparse.ArgumentParser) -> None:
 def exit_on_error(*others: type[Exception]) -> Iterator[None]:
     """
     End the process with the message of an :class:`InputError`, or of another exception, after the
-    name of the command, instead of a traceback.
+    name of the command, instead of a traceback. So do files that cannot be written, for example
+    because the disk is full.
     """
     errors: tuple[type[Exception], ...] = (InputError, *others)
+    command = os.path.basename(sys.argv[0])
+    shows_logging_errors = logging.raiseExceptions
+    logging.raiseExceptions = False  # on a full disk, each message would print a traceback
     try:
         yield
     except errors as e:
-        sys.exit(f"{os.path.basename(sys.argv[0])}: {e}")
+        sys.exit(f"{command}: {e}")
+    except OSError as e:
+        sys.exit(f"{command}: {e.filename or 'A file'} cannot be written: {e.strerror}.")
+    finally:
+        logging.raiseExceptions = shows_logging_errors

@@ -123,6 +123,8 @@ def run(dataset: str, output: Path, mode: str, processes: int) -> str:
         ImportError, InputError: if selective search or the input cannot be used.
     """
     import_segmentation()
+    if processes < 0:
+        raise InputError(f"--processes must be at least 0, not {processes}.")
     check_dataset(dataset, "the command line")
     if output.exists():
         raise InputError(f"{output} already exists. Move it away to compute it again.")

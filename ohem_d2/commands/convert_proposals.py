@@ -121,14 +121,15 @@ def convert(dataset: str, matlab_file: Path, output: Path) -> None:
         raise InputError(f"{output} already exists. Move it away to write it again.")
     dataset_dicts = DatasetCatalog.get(dataset)
     image_ids = [str(x["image_id"]) for x in dataset_dicts]
-    boxes = match_images(*read_matlab(matlab_file), dataset, image_ids)
-    boxes = [convert_boxes(*x) for x in zip(image_ids, boxes, strict=True)]
+    content = read_matlab(matlab_file)
     sizes = [(x["height"], x["width"]) for x in dataset_dicts]
-    proposals = make_proposals(image_ids, boxes, sizes)
     try:
+        boxes = match_images(*content, dataset, image_ids)
+        boxes = [convert_boxes(*x) for x in zip(image_ids, boxes, strict=True)]
+        proposals = make_proposals(image_ids, boxes, sizes)
         check_proposals(proposals, dataset_dicts)
     except InputError as e:
-        raise InputError(f"{matlab_file} does not belong to {dataset}. {e}") from e
+        raise InputError(f"{matlab_file} cannot be used with {dataset}. {e}") from e
     output.parent.mkdir(parents=True, exist_ok=True)
     write_proposals(output, proposals)
 

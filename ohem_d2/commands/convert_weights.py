@@ -240,8 +240,9 @@ def convert(
         "model": {place: weights[name] for place, name in matched.items()},
         "__author__": f"convert_weights.py from {weights_file.name}",
     }
-    with atomic_file(output) as unfinished:
-        torch.save(checkpoint, unfinished)
+    # Given a path, torch.save() hides the system's error.
+    with atomic_file(output) as unfinished, open(unfinished, "wb") as file:
+        torch.save(checkpoint, file)
     print(
         f"{output}: {len(matched)} tensors used, {len(left)} not used, {len(random)} of the "
         "model not initialized"

@@ -31,7 +31,7 @@ def evaluate(dataset: str, detections: Path, output: Optional[Path]) -> Results:
     Raises:
         InputError: if these are not detections on this dataset.
     """
-    check_dataset(dataset, "the command line")
+    check_dataset(dataset, "the command line", is_evaluated=True)
     if not detections.exists():
         raise InputError(f"{detections} does not exist.")
     if output is not None and output.exists():

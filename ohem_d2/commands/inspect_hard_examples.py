@@ -182,7 +182,7 @@ def run(args: argparse.Namespace) -> Path:
     fall_back_to_cpu(cfg)
     dataset = choose_dataset(cfg, args.dataset)
     check_dataset(dataset, "--dataset" if args.dataset else "DATASETS.TRAIN")
-    check_inputs(cfg, eval_only=True)
+    check_inputs(cfg, eval_only=True, evaluates=False)
     records = load_records(cfg, dataset)
     output = args.output or Path(cfg.OUTPUT_DIR, "hard_examples", folder_name(dataset))
     file = output / "hard_examples.json"

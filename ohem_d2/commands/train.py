@@ -15,7 +15,13 @@ import weakref
 from contextlib import nullcontext
 from functools import partial
 
-from detectron2.engine import DefaultTrainer, default_argument_parser, default_setup, launch
+from detectron2.engine import (
+    DefaultTrainer,
+    TrainerBase,
+    default_argument_parser,
+    default_setup,
+    launch,
+)
 from detectron2.evaluation import verify_results
 from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.roi_heads import ROIHeads
@@ -41,7 +47,8 @@ from ..modeling import ImageTooLargeError, OHEMMixin
 from ..modeling.roi_heads.describe_sampling import describe_sampling
 from ..modeling.roi_heads.ohem import warmup_iters
 from ..modeling.test_time.options import uses_test_time_options, with_test_time_options
-from ..utils import config_errors
+from ..utils import InputError, config_errors
+from ..utils.atomic import named_errors
 from ..utils.metrics_file import LateJSONWriter, drop_metrics
 from .command_line import add_import_argument, exit_on_error
 
@@ -51,12 +58,17 @@ logger = logging.getLogger("ohem_d2")
 class Trainer(DefaultTrainer):
     @classmethod
     def build_model(cls, cfg):
-        with config_errors():
+        with config_errors(cfg):
             model = super().build_model(cfg)
         roi_heads = getattr(model, "roi_heads", None)
         if isinstance(roi_heads, ROIHeads) and not isinstance(roi_heads, OHEMMixin):
             logger.info(f"RoI sampling in training: {describe_sampling(roi_heads)}")
         return model
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg, optimizer):
+        with config_errors(cfg):
+            return super().build_lr_scheduler(cfg, optimizer)
 
     @classmethod
     def build_train_loader(cls, cfg):
@@ -82,6 +94,16 @@ class Trainer(DefaultTrainer):
         Evaluate the model with what TEST.AUG, TEST.ITERATIVE_BBOX and TEST.BOX_VOTING enable.
         """
         return evaluate_model(cfg, model, partial(cls.build_evaluator, cfg))
+
+    def train(self):
+        # It logs the traceback of whatever ends a training. What exit_on_error() explains needs
+        # none.
+        train_loop = logging.getLogger(TrainerBase.__module__)
+        train_loop.addFilter(_is_unexplained)
+        try:
+            return super().train()
+        finally:
+            train_loop.removeFilter(_is_unexplained)
 
     def build_hooks(self):
         if self.cfg.SOLVER.ACCUMULATION_PASSES > 1:
@@ -116,6 +138,10 @@ class Trainer(DefaultTrainer):
         self._trainer.data_loader.start = self.start_iter
         if self.start_iter > 0 and comm.is_main_process():
             drop_metrics(self.cfg.OUTPUT_DIR, from_iteration=self.start_iter)
+
+
+def _is_unexplained(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], (InputError, OSError)))
 
 
 def argument_parser():
@@ -158,7 +184,8 @@ def setup(args, cfg, falls_back):
 def run(args):
     cfg, falls_back = load(args)
     trains = not args.eval_only and comm.is_main_process()
-    with folder_lock(cfg.OUTPUT_DIR) if trains else nullcontext():
+    lock = folder_lock(cfg.OUTPUT_DIR) if trains else nullcontext()
+    with lock, named_errors(cfg.OUTPUT_DIR):
         setup(args, cfg, falls_back)
         return run_with_config(args, cfg)
 

@@ -14,7 +14,10 @@ from detectron2.utils.file_io import PathManager
 from ..utils import InputError
 from .datasets.voc import annotations_file, is_voc, load_voc_image, read_image_set
 
-__all__ = ["Finding", "find_in_annotations", "find_in_image"]
+__all__ = ["Finding", "find_in_annotations", "find_in_coco_categories", "find_in_image"]
+
+# What the lists of a file in COCO's format hold.
+ONE = {"images": "image", "annotations": "annotation", "categories": "category"}
 
 
 class Finding(NamedTuple):
@@ -116,6 +119,49 @@ def _find_in_voc(folder: str, split: str, class_names: Sequence[str]) -> Iterato
             yield from _find_in_box(where, x["bbox"], record["width"], record["height"])
 
 
+def find_in_coco_categories(path: str, content: Any) -> Iterator[Finding]:
+    """
+    Args:
+        path (str): a json file, for the messages.
+        content: of it.
+
+    Returns:
+        what is wrong with its categories.
+    """
+    findings = list(_find_in_list(path, content, "categories"))
+    yield from findings
+    if not findings:
+        yield from _find_in_ids(path, content, "categories")
+        yield from _find_in_names(path, content)
+
+
+def _find_in_list(path: str, content: Any, key: str) -> Iterator[Finding]:
+    values = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(values, list) or not all(isinstance(x, dict) for x in values):
+        yield Finding(f"{path} is not in COCO's format: it has no list of {key}.")
+
+
+def _find_in_ids(path: str, content: dict[str, Any], key: str) -> Iterator[Finding]:
+    ids = set()
+    for i, x in enumerate(content[key]):
+        if not _has_id(x):
+            yield Finding(f"{path}: {ONE[key]} {i}, counted from 0, has no id.")
+        elif x["id"] in ids:
+            yield Finding(f"{path}: the id {x['id']} is of more than one {ONE[key]}.")
+        else:
+            ids.add(x["id"])
+
+
+def _find_in_names(path: str, content: dict[str, Any]) -> Iterator[Finding]:
+    for x in content["categories"]:
+        if _has_id(x) and not isinstance(x.get("name"), str):
+            yield Finding(f"{path}: category {x['id']} has no name.")
+
+
+def _has_id(value: dict[str, Any]) -> bool:
+    return isinstance(value.get("id"), (int, str))
+
+
 def _find_in_coco(path: str, is_evaluated: bool) -> Iterator[Finding]:
     try:
         with PathManager.open(path) as f:
@@ -123,33 +169,19 @@ def _find_in_coco(path: str, is_evaluated: bool) -> Iterator[Finding]:
     except (OSError, ValueError) as e:
         yield Finding(f"{path} cannot be read as json: {e}")
         return
-    for key in ("images", "annotations", "categories"):
-        values = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(values, list) or not all(isinstance(x, dict) for x in values):
-            yield Finding(f"{path} is not in COCO's format: it has no list of {key}.")
-            return
-    ids: dict[str, dict[Any, dict[str, Any]]] = {}
-    for key, one in (
-        ("images", "image"),
-        ("categories", "category"),
-        ("annotations", "annotation"),
-    ):
-        ids[key] = {}
-        for i, x in enumerate(content[key]):
-            if not isinstance(x.get("id"), (int, str)):
-                yield Finding(f"{path}: {one} {i}, counted from 0, has no id.")
-            elif x["id"] in ids[key]:
-                yield Finding(f"{path}: the id {x['id']} is of more than one {one}.")
-            else:
-                ids[key][x["id"]] = x
+    findings = [x for key in ONE for x in _find_in_list(path, content, key)]
+    if findings:
+        yield from findings
+        return
+    for key in ONE:
+        yield from _find_in_ids(path, content, key)
+    yield from _find_in_names(path, content)
+    ids = {key: {x["id"]: x for x in content[key] if _has_id(x)} for key in ONE}
     for image_id, x in ids["images"].items():
         if not isinstance(x.get("file_name"), str):
             yield Finding(f"{path}: image {image_id} has no file_name.")
         if not all(_is_number(x.get(side)) and x[side] > 0 for side in ("height", "width")):
             yield Finding(f"{path}: image {image_id} has no height and width in pixels.")
-    for category_id, x in ids["categories"].items():
-        if not isinstance(x.get("name"), str):
-            yield Finding(f"{path}: category {category_id} has no name.")
     for annotation_id, x in ids["annotations"].items():
         where = f"{path}: annotation {annotation_id}"
         yield from _find_in_coco_annotation(where, x, ids["images"], ids["categories"])

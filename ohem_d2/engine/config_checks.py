@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from detectron2.config import CfgNode
 from PIL import Image
 
@@ -37,6 +38,15 @@ NOT_EMPTY = Rule("not empty", lambda x: x != "")
 FORMATS = ("BGR", "YUV-BT.601", *Image.MODES)
 FORMAT = Rule(f"one of {', '.join(FORMATS)}", lambda x: x in FORMATS)
 
+
+def _is_device(name: str) -> bool:
+    try:
+        torch.device(name)
+    except RuntimeError:
+        return False
+    return True
+
+
 RULES: dict[str, Rule] = {
     "DATALOADER.NUM_WORKERS": NOT_NEGATIVE,
     "INPUT.FORMAT": FORMAT,
@@ -44,6 +54,7 @@ RULES: dict[str, Rule] = {
     "INPUT.MAX_SIZE_TRAIN": AT_LEAST_1,
     "INPUT.MIN_SIZE_TEST": NOT_NEGATIVE,  # 0: images keep their size
     "INPUT.MIN_SIZE_TRAIN": AT_LEAST_1,
+    "MODEL.DEVICE": Rule("a device of PyTorch, such as cpu, cuda or cuda:1", _is_device),
     "MODEL.FPN.OUT_CHANNELS": AT_LEAST_1,
     "MODEL.PIXEL_STD": POSITIVE,
     "MODEL.ROI_BOX_HEAD.CONV_DIM": AT_LEAST_1,
@@ -68,8 +79,10 @@ RULES: dict[str, Rule] = {
     "SOLVER.ACCUMULATION_PASSES": AT_LEAST_1,
     "SOLVER.BASE_LR": NOT_NEGATIVE,
     "SOLVER.CHECKPOINT_PERIOD": AT_LEAST_1,
+    "SOLVER.GAMMA": NOT_NEGATIVE,
     "SOLVER.IMS_PER_BATCH": AT_LEAST_1,
     "SOLVER.MAX_ITER": AT_LEAST_1,
+    "SOLVER.MOMENTUM": SHARE,
     "SOLVER.WARMUP_ITERS": NOT_NEGATIVE,
     "TEST.DETECTIONS_PER_IMAGE": Rule("at least 0, or -1 for all", lambda x: x >= -1),
     "TEST.EVAL_PERIOD": NOT_NEGATIVE,
@@ -101,6 +114,16 @@ def check_config(cfg: CfgNode) -> None:
             f"SOLVER.ACCUMULATION_PASSES is {passes}, more than the {images} images of a step "
             "(SOLVER.IMS_PER_BATCH)."
         )
-    ratios = cfg.MODEL.ROI_HEADS.IOU_THRESHOLDS
+    ratios, labels = cfg.MODEL.ROI_HEADS.IOU_THRESHOLDS, cfg.MODEL.ROI_HEADS.IOU_LABELS
     if list(ratios) != sorted(ratios):
         raise InputError(f"MODEL.ROI_HEADS.IOU_THRESHOLDS is {ratios}: it must increase.")
+    if len(labels) != len(ratios) + 1:
+        raise InputError(
+            f"MODEL.ROI_HEADS.IOU_LABELS is {labels}: it must have one label more than "
+            f"MODEL.ROI_HEADS.IOU_THRESHOLDS, which is {ratios}."
+        )
+    mean, std = cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD
+    if len(mean) != len(std):
+        raise InputError(
+            f"MODEL.PIXEL_MEAN has {len(mean)} values, but MODEL.PIXEL_STD {len(std)}."
+        )

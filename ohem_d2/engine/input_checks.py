@@ -32,7 +32,9 @@ UNKNOWN_DATASET = (
 )
 
 
-def check_inputs(cfg: CfgNode, eval_only: bool = False, resume: bool = False) -> None:
+def check_inputs(
+    cfg: CfgNode, eval_only: bool = False, resume: bool = False, evaluates: bool = True
+) -> None:
     """
     Check that the values of the config make sense, that the ROI heads are registered, that datasets
     and weights exist, that annotations can be used, that classes, masks, keypoints and proposals
@@ -42,6 +44,7 @@ def check_inputs(cfg: CfgNode, eval_only: bool = False, resume: bool = False) ->
         cfg (CfgNode): a detectron2 config.
         eval_only (bool): whether only the test datasets are used.
         resume (bool): whether the weights come from the last checkpoint, if there is one.
+        evaluates (bool): whether the test datasets are evaluated on, which asks for more.
 
     Raises:
         InputError: for the first thing that is missing or does not fit.
@@ -68,7 +71,7 @@ def check_inputs(cfg: CfgNode, eval_only: bool = False, resume: bool = False) ->
     if eval_only and not cfg.DATASETS.TEST:
         raise InputError("DATASETS.TEST is empty. Name the datasets to evaluate on.")
     for key in ["TEST"] if eval_only else ["TRAIN", "TEST"]:
-        _check_datasets(cfg, key)
+        _check_datasets(cfg, key, evaluates and key == "TEST")
         if cfg.MODEL.LOAD_PROPOSALS:
             _check_proposal_files(key, cfg.DATASETS)
     from_checkpoint = resume and os.path.exists(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))
@@ -149,10 +152,10 @@ def _check_annotations(name: str, is_evaluated: bool) -> None:
         )
 
 
-def _check_datasets(cfg: CfgNode, key: str) -> None:
+def _check_datasets(cfg: CfgNode, key: str, are_evaluated: bool) -> None:
     for name in cfg.DATASETS[key]:
-        check_dataset(name, f"DATASETS.{key}", is_evaluated=key == "TEST")
-        if key == "TEST":
+        check_dataset(name, f"DATASETS.{key}", are_evaluated)
+        if are_evaluated:
             evaluator_type(name)
         class_names = MetadataCatalog.get(name).get("thing_classes")
         num_classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
@@ -215,6 +218,8 @@ def _check_proposal_files(key: str, datasets: CfgNode) -> None:
 
 
 def _check_file(key: str, path: str, remedy: str = "") -> None:
+    if not _is_remote(path) and PathManager.isdir(path):
+        raise InputError(f"{key} is {path}, which is a folder, not a file.")
     if _is_missing(path):
         raise InputError(f"{key} is {path}, which does not exist. {remedy}".rstrip())
 

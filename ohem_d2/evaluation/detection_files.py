@@ -83,6 +83,9 @@ def _find_problem(result: Any, first: dict, category_ids: Collection[int]) -> Op
     for key in ("image_id", "category_id", "score"):
         if key not in result:
             return f"has no '{key}'."
+    for key in ("image_id", "category_id"):
+        if not isinstance(result[key], (int, str)):
+            return f"has {key} {result[key]}, which is not an id."
     if result["category_id"] not in category_ids:
         return (
             f"has category_id {result['category_id']}. The dataset has: "
@@ -146,7 +149,8 @@ def read_comp4_file(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
             "detections."
         )
     image_ids, numbers = [], []
-    for i, line in enumerate(path.read_text().splitlines(), start=1):
+    # Bytes that are no text make a line that is refused, too.
+    for i, line in enumerate(path.read_text(errors="replace").splitlines(), start=1):
         image_id, *rest = line.split() or [""]
         try:
             values = [float(x) for x in rest]

@@ -102,7 +102,7 @@ class HardExampleList:
     def _read(self) -> None:
         try:
             saved = json.loads(self.path.read_text())
-            theirs, self.num_images = saved["description"], saved["num_images"]
+            theirs, self.num_images = saved["description"], int(saved["num_images"])
             self.num_found = {x: int(saved["num_found"][x]) for x in KINDS}
             self.broken = [str(x) for x in saved.get("broken", [])]  # older files have none
             self._insert([HardExample(*x) for x in saved["examples"]])

@@ -8,7 +8,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["atomic_file", "atomic_folder"]
+__all__ = ["atomic_file", "atomic_folder", "named_errors"]
+
+
+@contextmanager
+def named_errors(path: str | os.PathLike) -> Iterator[None]:
+    """
+    Name a file in the system's errors about it. Those of write() name none.
+    """
+    try:
+        yield
+    except OSError as e:
+        if e.filename is None:
+            e.filename = str(path)
+        raise
+    except RuntimeError as e:  # torch.save() raises one while it handles the system's
+        if isinstance(e.__context__, OSError):
+            raise OSError(e.__context__.errno, e.__context__.strerror, str(path)) from e
+        raise
 
 
 @contextmanager
@@ -25,12 +42,13 @@ def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     unfinished = path.with_name(f"{path.name}.unfinished")
-    try:
-        yield unfinished
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-    unfinished.replace(path)
+    with named_errors(path):
+        try:
+            yield unfinished
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+        unfinished.replace(path)
 
 
 @contextmanager
@@ -52,7 +70,8 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
     shutil.rmtree(unfinished, ignore_errors=True)  # from a killed run
     unfinished.mkdir(parents=True)
     try:
-        yield unfinished
+        with named_errors(path):
+            yield unfinished
     except BaseException:
         shutil.rmtree(unfinished)
         raise

@@ -5,7 +5,7 @@ from typing import Optional
 
 from detectron2.utils.events import EventWriter, JSONWriter
 
-from .atomic import atomic_file
+from .atomic import atomic_file, named_errors
 from .input_error import InputError
 
 __all__ = ["LateJSONWriter", "drop_metrics", "read_metrics"]
@@ -69,8 +69,9 @@ class LateJSONWriter(EventWriter):
         self._writer: Optional[JSONWriter] = None
 
     def write(self) -> None:
-        self._writer = self._writer or JSONWriter(self._json_file)
-        self._writer.write()
+        with named_errors(self._json_file):
+            self._writer = self._writer or JSONWriter(self._json_file)
+            self._writer.write()
 
     def close(self) -> None:
         if self._writer is not None:

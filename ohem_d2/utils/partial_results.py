@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .atomic import named_errors
 from .input_error import InputError
 
 __all__ = ["PartialResults"]
@@ -83,8 +84,10 @@ class PartialResults:
             OSError: if it cannot be written, for example because the disk is full. Append nothing
                 after that: the next run continues from the complete results.
         """
-        self._file.write(json.dumps(result, default=_to_json).encode() + b"\n")
-        self._file.flush()
+        line = json.dumps(result, default=_to_json).encode() + b"\n"
+        with named_errors(self._file.name):
+            self._file.write(line)
+            self._file.flush()
         self.results.append(result)
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
 from ...utils import InputError
+from ..dataset_findings import find_in_coco_categories
 from .voc import image_set_file, load_voc_instances, read_annotations
 
 __all__ = ["FORMS", "folder_name", "is_path", "register_by_path"]
@@ -29,9 +30,10 @@ def is_path(name: str) -> bool:
 def folder_name(dataset: str) -> str:
     """
     Returns:
-        str: the name of a folder for the files about a dataset: its own name, unless it is a path.
+        str: the name of a folder for the files about a dataset: its own name, without what leads
+        elsewhere in a path.
     """
-    return re.sub(r"[^\w.-]+", "_", dataset) if is_path(dataset) else dataset
+    return re.sub(r"[^\w.-]+|^\.+$", "_", dataset)
 
 
 def register_by_path(name: str) -> None:
@@ -63,14 +65,14 @@ def register_by_path(name: str) -> None:
 def _register_coco(name: str, file: Path, image_folder: Optional[Path] = None) -> None:
     try:
         content: Any = json.loads(file.read_text(encoding="utf-8"))
-        categories = sorted(content["categories"], key=lambda x: x["id"])
-        class_names = [str(x["name"]) for x in categories]
     except OSError as e:
         raise InputError(f"The dataset {name} needs {file}: {e.strerror}.") from e
-    except (ValueError, KeyError, TypeError) as e:
-        raise InputError(
-            f"{file} is not a json file in COCO's format: {type(e).__name__}: {e}"
-        ) from e
+    except ValueError as e:
+        raise InputError(f"{file} cannot be read as json: {e}") from e
+    for finding in find_in_coco_categories(str(file), content):
+        raise InputError(finding.text)
+    categories = sorted(content["categories"], key=lambda x: x["id"])
+    class_names = [x["name"] for x in categories]
     folder = image_folder or file.parent
     if not folder.is_dir():
         raise InputError(f"The dataset {name} needs the folder {folder}, which does not exist.")
