@@ -1,6 +1,8 @@
 # make demo         train and evaluate a detector with and without OHEM; then open output/demo/index.html
 # make test         run all tests, one process per core, at most WORKERS=4
 # make test-fast    run the quick ones while you write: about a minute, no training
+# make faults       try what goes wrong in use, bad input and kills, and write docs/reliability.md;
+#                   a quarter of an hour
 # make lint         check style and types
 # make zoo          train and test every config of detectron2's model zoo with OHEM, for a step
 # make results      generate the results pages and their figures from benchmarks/results/
@@ -36,7 +38,7 @@ DETECTRON2 ?=
 OUTPUT ?= output/ablation
 WORKERS ?= 4
 
-.PHONY: demo test test-fast zoo lint ablation bench results screenshots setup gpu \
+.PHONY: demo test test-fast faults zoo lint ablation bench results screenshots setup gpu \
 	gpu_site wheels
 
 demo: setup
@@ -53,6 +55,9 @@ test-fast: setup
 
 zoo: setup
 	@.venv/bin/python -W ignore tools/zoo.py
+
+faults: setup
+	@PYTHONPATH=tests .venv/bin/python -W ignore -m faults
 
 lint: setup
 	.venv/bin/ruff check .

@@ -2,10 +2,15 @@
 DistributedDataParallel on two processes that have different things to learn from.
 """
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from conftest import (
     FAMILIES,
+    ROOT,
     build_heads,
     devices,
     has_sigmoid_loss,
@@ -16,6 +21,8 @@ from conftest import (
 )
 from detectron2.utils.events import EventStorage
 from torch.nn.parallel import DistributedDataParallel
+
+from ohem_d2.structures import TargetsWithIgnoreRegions
 
 
 class RoIHeadsOnFeatures(torch.nn.Module):
@@ -33,21 +40,28 @@ class RoIHeadsOnFeatures(torch.nn.Module):
         return self.heads(None, features, proposals, targets)[1]
 
 
-def train(rank, options, objects, device):
+def train(rank, options, objects, device, proposals_per_object=10, are_ignored=False):
     heads = build_heads(heads_config(MODEL__OHEM__MINING_BATCH_SIZE=8, **options), seed=rank)
     model = RoIHeadsOnFeatures(heads).to(device)
     model = DistributedDataParallel(model, broadcast_buffers=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     for step, count in enumerate(objects[rank]):
-        # Two images with `count` objects and ten times as many proposals each.
+        # Two images with `count` objects and, by default, ten times as many proposals each.
         targets = make_targets([count, count], seed=step, device=device)
-        proposals = make_proposals(targets, [10 * count] * 2, seed=step)
+        proposals = make_proposals(targets, [proposals_per_object * count] * 2, seed=step)
+        if are_ignored:
+            targets = [as_ignore_regions(x) for x in targets]
         with EventStorage():
             losses = model(make_features(2, seed=step, device=device), proposals, targets)
         optimizer.zero_grad()
         sum(losses.values()).backward()
         optimizer.step()
     return {name: p.detach().cpu() for name, p in model.module.named_parameters()}
+
+
+def as_ignore_regions(targets):
+    fields = {k: v[:0] for k, v in targets.get_fields().items()}
+    return TargetsWithIgnoreRegions(targets.image_size, targets.gt_boxes, **fields)
 
 
 def check_training(run_in_two_processes, options, objects, device="cpu"):
@@ -96,3 +110,59 @@ def test_synchronized_batch_norm_with_different_numbers_of_rois(run_in_two_proce
         "MODEL__ROI_BOX_HEAD__NORM": "naiveSyncBN",
     }
     check_training(run_in_two_processes, options, objects=[[3, 3], [1, 1]])
+
+
+def train_for_long(rank, case):
+    """
+    A hundred steps, in which the second process has nothing, or nothing to learn from.
+    """
+    options = {"proposals_per_object": 0} if case == "no proposals" else {}
+    if rank == 0:
+        return train(rank, {}, [[3] * 100], "cpu")
+    if case == "ignore regions":
+        options["are_ignored"] = True
+    count = 0 if case == "no objects" else 3
+    return train(0, {}, [[count] * 100], "cpu", **options)
+
+
+@pytest.mark.parametrize("case", ["no objects", "no proposals", "ignore regions"])
+def test_a_hundred_steps(run_in_two_processes, case):
+    results = run_in_two_processes(train_for_long, case)
+    assert all(torch.equal(p, results[1][name]) for name, p in results[0].items())
+    assert all(p.isfinite().all() for p in results[0].values())
+
+
+SCRIPT = """
+import sys
+
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from ohem_d2.commands.command_line import exit_on_error
+from ohem_d2.utils import InputError
+
+
+def work(rank, file):
+    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+    with exit_on_error():
+        if rank == 1:
+            raise InputError("no such thing")
+        dist.barrier()  # would wait for half an hour
+
+
+if __name__ == "__main__":
+    mp.spawn(work, nprocs=2, args=(sys.argv[1],))
+"""
+
+
+def test_an_error_in_one_process_ends_the_other(tmp_path):
+    # As detectron2's launch() starts them.
+    (tmp_path / "script.py").write_text(SCRIPT)
+    process = subprocess.run(
+        [sys.executable, tmp_path / "script.py", tmp_path / "store"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+    )
+    assert process.returncode and "script.py: no such thing" in process.stderr

@@ -11,6 +11,7 @@ Train and evaluate a detector with or without online hard example mining.
 
 import logging
 import os
+import sys
 import weakref
 from contextlib import nullcontext
 from functools import partial
@@ -28,6 +29,7 @@ from detectron2.modeling.roi_heads import ROIHeads
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, TensorboardXWriter
 from detectron2.utils.logger import setup_logger
+from torch.multiprocessing import ProcessExitedException
 
 from ..checkpoint import AtomicCheckpointer, StrictCheckpointer
 from ..data import build_train_loader
@@ -226,11 +228,14 @@ def train(args):
 
 def main():
     args = argument_parser().parse_args()
-    launch(
-        train,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(args,),
-    )
+    try:
+        launch(
+            train,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+        )
+    except ProcessExitedException as e:  # that process has said why; the others were ended
+        sys.exit(e.exit_code)

@@ -1,0 +1,28 @@
+"""
+What goes wrong in use: bad input, broken files, full disks, kills. `make faults` tries all of it on
+the real command lines, and writes docs/reliability.md.
+"""
+
+# Imported once, before processes are forked for the commands.
+from ohem_d2.commands import (  # noqa: F401
+    ablation,
+    check_dataset,
+    compare_runs,
+    compute_proposals,
+    convert_proposals,
+    convert_weights,
+    evaluate_detections,
+    inspect_hard_examples,
+    train,
+)
+
+from . import config_faults, dataset_faults, file_faults, folder_faults
+
+__all__ = ["FAULTS"]
+
+FAULTS = [
+    *config_faults.FAULTS,
+    *dataset_faults.FAULTS,
+    *file_faults.FAULTS,
+    *folder_faults.FAULTS,
+]

@@ -1,0 +1,133 @@
+"""
+What a fault is, and the commands that meet it.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ["COCO", "Fault", "VOC", "in_page", "readers_of_dataset", "write"]
+
+Spoil = Callable[[Path], object]
+
+# Datasets of the sound folder.
+VOC = "voc:voc:all"
+COCO = "coco:coco.json:voc/JPEGImages"
+
+
+class Fault(NamedTuple):
+    """
+    Something that is wrong with a sound input, and a command that reads it.
+    """
+
+    kind: str  # of input
+    name: str  # what is wrong
+    command: list[str]
+    spoil: Spoil  # makes it so, in a sound folder
+    # What the message of the command must match, in a case-sensitive search. Empty: the command
+    # rightly gets along with it.
+    message: str
+    page: str = ""  # a file that the command writes and that must match `message` instead
+    max_file_size: int = 0  # bytes that a file may have, as if the disk were full. 0: any
+
+    @property
+    def reader(self) -> str:
+        """
+        The name of the command in tables.
+        """
+        modes = [x for x in self.command if x in ("--eval-only", "--resume")]
+        return " ".join([self.command[0], *modes])
+
+
+def readers_of_dataset(name: str) -> dict[str, list[str]]:
+    """
+    Args:
+        name (str): VOC, COCO, or another dataset with the same images.
+
+    Returns:
+        dict[str, list[str]]: each command that reads a dataset, with its arguments.
+    """
+    value = f"('{name}',)"
+    config = ["--config-file", "config.yaml"]
+    weights = ["MODEL.WEIGHTS", "a/model_final.pth"]
+    folder = name.replace(":", "_").replace("/", "_")
+    detections = f"a/inference/{folder}"
+    if name == COCO:
+        detections += "/coco_instances_results.json"
+    readers = {
+        "train": ["train", *config, "DATASETS.TRAIN", value, "DATASETS.TEST", value],
+        "evaluation": ["train", *config, "--eval-only", "DATASETS.TEST", value, *weights],
+        "inspect": [
+            *("inspect", *config, "--output", "new"),
+            *("DATASETS.TRAIN", value, "DATASETS.TEST", value, *weights),
+        ],
+        "ablation": [
+            *("ablation", *config, "--weights", "a/model_final.pth", "--output", "new"),
+            *("DATASETS.TRAIN", value, "DATASETS.TEST", value),
+        ],
+        "check": ["check", name],
+        "proposals": ["proposals", name, "new.pkl", "--processes", "0"],
+        "evaluate": ["evaluate", name, detections],
+        "compare": ["compare", "a", "b", "--output", "new"],
+        "convert-proposals": ["convert-proposals", name, "boxes.mat", "new.pkl"],
+    }
+    return readers
+
+
+def in_page(reader: str) -> str:
+    """
+    Returns:
+        str: the page of a command that lists broken images there. Empty for other commands.
+    """
+    return "new/index.html" if reader in ("compare", "inspect") else ""
+
+
+def write(name: str, *contents: str | bytes) -> Spoil:
+    """
+    Args:
+        name (str): a file in the sound folder.
+        contents: what it shall hold.
+    """
+
+    def spoil(folder: Path) -> None:
+        data = b"".join(x.encode() if isinstance(x, str) else x for x in contents)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+
+    return spoil
+
+
+def edit(name: str, change: Callable[[bytes], bytes]) -> Spoil:
+    """
+    Args:
+        change: makes the new content of a file of the sound folder from the old one.
+    """
+
+    def spoil(folder: Path) -> None:
+        (folder / name).write_bytes(change((folder / name).read_bytes()))
+
+    return spoil
+
+
+def remove(name: str) -> Spoil:
+    return lambda folder: (folder / name).unlink()
+
+
+def all_of(*spoils: Spoil) -> Spoil:
+    def spoil(folder: Path) -> None:
+        for x in spoils:
+            x(folder)
+
+    return spoil
+
+
+def nothing(folder: Path) -> None:
+    """
+    For faults that are in the command itself.
+    """
+
+
+def for_each_reader(
+    kind: str, name: str, readers: Iterable[list[str]], spoil: Spoil, message: str
+) -> list[Fault]:
+    return [Fault(kind, name, x, spoil, message) for x in readers]

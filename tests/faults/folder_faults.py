@@ -1,0 +1,130 @@
+"""
+Where commands write: full disks, folders that cannot be written to or that another training has,
+and names that lead elsewhere.
+"""
+
+import fcntl
+from collections.abc import Callable
+from pathlib import Path
+
+from .fault import COCO, VOC, Fault, Spoil, all_of, nothing, readers_of_dataset, write
+
+__all__ = ["FAULTS"]
+
+CONFIG = ["--config-file", "config.yaml"]
+WEIGHTS = ["MODEL.WEIGHTS", "a/model_final.pth"]
+COMP4 = "a/inference/voc_voc_all"
+# What writes, with the option that names the output last; and a size that its files exceed.
+WRITERS: dict[str, tuple[list[str], int]] = {
+    "train": (["train", *CONFIG, "OUTPUT_DIR"], 100_000),
+    "evaluation": (["train", *CONFIG, "--eval-only", *WEIGHTS, "OUTPUT_DIR"], 300),
+    "inspect": (["inspect", *CONFIG, *WEIGHTS, "--output"], 3000),
+    "ablation": (["ablation", *CONFIG, "--weights", "a/model_final.pth", "--output"], 300),
+    "compare": (["compare", "a", "b", "--output"], 10_000),
+    "evaluate": (["evaluate", VOC, COMP4, "--output"], 300),
+    "proposals": (["proposals", VOC, "--processes", "0"], 300),
+    "convert-proposals": (["convert-proposals", VOC, "boxes.mat"], 100),
+    "convert-weights": (
+        ["convert-weights", *CONFIG, "--other-input", "classifier.pth"],
+        1000,
+    ),
+}
+IS_FILE = {"proposals": "pkl", "convert-proposals": "pkl", "convert-weights": "pth"}
+
+
+def disk_faults() -> list[Fault]:
+    faults = []
+    for name, (command, max_size) in WRITERS.items():
+        suffix = f".{IS_FILE[name]}" if name in IS_FILE else ""
+        full = Fault("disks", "full", [*command, f"new{suffix}"], nothing, r"new|cannot be written")
+        faults.append(full._replace(max_file_size=max_size))
+        # Not even root may write there.
+        for place in ("/proc/new", "config.yaml/new"):
+            message = r"/proc/new|config\.yaml/new|config\.yaml"
+            faults.append(
+                Fault("disks", f"output {place}", [*command, place + suffix], nothing, message)
+            )
+    resumed = ["train", *CONFIG, "--resume", "SOLVER.MAX_ITER", "3", "OUTPUT_DIR", "a"]
+    full = Fault("disks", "full", resumed, nothing, "cannot be written")
+    faults.append(full._replace(max_file_size=100_000))
+    return faults
+
+
+def _lock(folder: Path) -> None:
+    # Held until the process that tries the faults ends, or the file is closed.
+    file = open(folder / "a/.lock", "a")  # noqa: SIM115
+    fcntl.flock(file, fcntl.LOCK_EX)
+    LOCKS.append(file)
+
+
+LOCKS: list[object] = []
+
+
+def lock_faults() -> list[Fault]:
+    command = ["train", *CONFIG, "OUTPUT_DIR", "a"]
+    return [
+        Fault("disks", "another training in OUTPUT_DIR", x, _lock, "Another training")
+        for x in (command, [*command[:3], "--resume", *command[3:]])
+    ]
+
+
+def _rename(old: str, new: str) -> Spoil:
+    """
+    Another name for a class, everywhere.
+    """
+
+    def spoil(folder: Path) -> None:
+        for file in folder.glob("voc/Annotations/*.xml"):
+            text = file.read_text()
+            file.write_text(text.replace(f"<name>{old}<", f"<name>{new}<"))
+        file = folder / "coco.json"
+        name = new.replace("&lt;", "<").replace("&amp;", "&")
+        file.write_text(file.read_text().replace(f'"{old}"', f'"{name}"'))
+
+    return spoil
+
+
+NAMES = {
+    "a class with markup": "&lt;img src=x onerror=alert(1)>",
+    "a class with a slash": "n/a",
+    "a class that is a path": "../../../cat",
+    "a class with blanks": "a  big cat",
+    "a class of another script": "猫",
+    "a class with quotes": "cat's \"",
+    "a class with a percent sign": "50%",
+}
+
+
+def name_faults() -> list[Fault]:
+    faults = []
+    # In COCO's json, the names need escapes of their own for quotes.
+    for name, new in NAMES.items():
+        for dataset in (VOC, COCO):
+            if '"' in new and dataset == COCO:
+                continue
+            for reader, command in readers_of_dataset(dataset).items():
+                if reader in ("train", "inspect", "check", "ablation"):
+                    faults.append(Fault("names", name, command, _rename("dog", new), ""))
+    register: Callable[[str], Spoil] = lambda name: write(  # noqa: E731
+        "my_data.py",
+        "from detectron2.data.datasets import register_coco_instances\n"
+        "register_coco_instances("
+        f"'{name}', {{'thing_classes': ['cat', 'dog']}}, 'coco.json', 'voc/JPEGImages')\n",
+    )
+    for name in ("../../../elsewhere", "a/b", "..", "a b", "C:\\x"):
+        text = name.replace("\\", "\\\\")
+        value = f"('{text}',)"
+        base = ["--import", "my_data"]
+        for command in (
+            ["train", *CONFIG, *base, "DATASETS.TRAIN", value, "DATASETS.TEST", value],
+            ["inspect", *CONFIG, *base, "DATASETS.TRAIN", value, "DATASETS.TEST", value, *WEIGHTS],
+            [
+                *("ablation", *CONFIG, *base, "--weights", "a/model_final.pth", "--output", "new"),
+                *("DATASETS.TRAIN", value, "DATASETS.TEST", value),
+            ],
+        ):
+            faults.append(Fault("names", f"a dataset {name}", command, all_of(register(text)), ""))
+    return faults
+
+
+FAULTS = [*disk_faults(), *lock_faults(), *name_faults()]

@@ -1,0 +1,101 @@
+"""
+A part of what `make faults` tries: bad input, full disks and kills, on the real commands.
+"""
+
+import pytest
+from faults import FAULTS
+from faults.fault import Fault, nothing, write
+from faults.kills import kill_trainings
+from faults.report import write_reports
+from faults.running import GOOD, OUTCOMES, Result, run_fault
+from faults.sound_folder import make_sound_folder
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("faults") / "sound"
+    make_sound_folder(folder)
+    return folder
+
+
+# A prime number, so that the sample has all commands.
+@pytest.mark.parametrize("fault", FAULTS[::23], ids=lambda x: f"{x.kind}-{x.name}-{x.reader}")
+def test_a_fault(sound, fault):
+    result = run_fault(fault, sound)
+    assert result.outcome in GOOD, result.message
+
+
+def test_kills(sound):
+    report = kill_trainings(sound, "images loaded by the training", kills=3)
+    assert report.kills == 3 and report.trainings >= 1
+    assert report.problems == [] and report.equal == report.trainings
+
+
+# That bad outcomes are told from good ones.
+@pytest.mark.parametrize(
+    "command, spoil, message, outcome",
+    [
+        (["check", "voc:voc:all"], nothing, "", "rightly accepted"),
+        (["check", "voc:voc:all"], nothing, "x", "silent"),
+        (["check", "none"], nothing, "none", "clear"),
+        (["check", "none"], nothing, "nobody", "unnamed"),
+        (["check", "none"], nothing, "", "refused"),
+        (
+            ["check", "--import", "my_data", "none"],
+            write("my_data.py", "open('was_run', 'w')"),
+            "none",
+            "code run",
+        ),
+        (
+            ["check", "--import", "my_data", "none"],
+            write("my_data.py", "open('../x', 'w')"),
+            "none",
+            "outside",
+        ),
+        (
+            ["check", "--import", "my_data", "none"],
+            write("my_data.py", "open('coco.json', 'w')"),
+            "none",
+            "loss",
+        ),
+        (
+            ["check", "--import", "my_data", "voc:voc:all"],
+            write("my_data.py", "import atexit, threading\nthreading.Thread.start = None\n1/0"),
+            "ZeroDivisionError",
+            "clear",
+        ),
+        (
+            ["check", "--import", "my_data", "voc:voc:all"],
+            write("my_data.py", "import ohem_d2.engine.input_checks as x\nx.is_path = 1\n"),
+            "x",
+            "traceback",
+        ),
+    ],
+)
+def test_outcomes(sound, command, spoil, message, outcome):
+    fault = Fault("kind", "name", command, spoil, message)
+    assert run_fault(fault, sound).outcome == outcome
+
+
+def test_the_report(tmp_path):
+    results = [
+        Result("images", "empty", "train", "clear", "ohem-d2 train: a|b.jpg is\nempty."),
+        Result("images", "empty", "inspect", "clear", "ohem-d2 inspect: a|b.jpg is\nempty."),
+        Result("images", "gray", "train", "rightly accepted", "anything"),
+        Result("weights", "binary", "train", "traceback", "KeyError"),
+    ]
+    write_reports(tmp_path, results, [], "made by")
+    full = (tmp_path / "reliability_full.md").read_text()
+    assert "| empty | train, inspect | clear | a\\|b.jpg is empty. |" in full
+    assert "| gray | train | rightly accepted |  |" in full
+    page = (tmp_path / "reliability.md").read_text()
+    assert "## 4 faults" in page and "0 unnamed, 1 traceback, 0 silent" in page
+
+
+def test_the_table_is_large_and_each_fault_differs():
+    assert len(FAULTS) >= 500
+    commands = [(x.kind, x.name, tuple(x.command)) for x in FAULTS]
+    assert len(set(commands)) == len(commands)
+    assert set(GOOD) < set(OUTCOMES)
