@@ -3,6 +3,7 @@ Datasets that are named by their files.
 """
 
 import json
+from pathlib import Path
 
 import pytest
 from conftest import make_voc
@@ -128,3 +129,16 @@ def test_bad_names(folder, name, message):
 def test_a_name_that_nobody_registered():
     with pytest.raises(InputError, match=r"is not registered. If a Python .*--import. .*coco:JSON"):
         check_dataset("xyz", "DATASETS.TRAIN")
+
+
+def test_images_of_another_format(folder):
+    register_by_path("voc:voc:train")
+    before = DatasetCatalog.get("voc:voc:train")
+    image = Path(before[0]["file_name"])
+    Image.open(image).save(image.with_suffix(".png"))
+    assert DatasetCatalog.get("voc:voc:train") == before  # the .jpg comes first
+    image.unlink()
+    check_dataset("voc:voc:train", "the command line")
+    first, second = DatasetCatalog.get("voc:voc:train")
+    assert first == {**before[0], "file_name": str(image.with_suffix(".png"))}
+    assert second == before[1]

@@ -66,6 +66,11 @@ def check_inputs(
     except ValueError as e:
         raise InputError(str(e)) from e
     check_test_time_options(cfg)
+    if not eval_only and cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE.startswith("cpu"):
+        raise InputError(
+            "SOLVER.AMP.ENABLED is True, but there is no GPU, or MODEL.DEVICE is cpu: detectron2 "
+            "trains in mixed precision on GPUs only. Set it to False."
+        )
     if not eval_only and not cfg.DATASETS.TRAIN:
         raise InputError("DATASETS.TRAIN is empty. Name the datasets to train on.")
     if eval_only and not cfg.DATASETS.TEST:

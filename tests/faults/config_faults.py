@@ -53,6 +53,7 @@ VALUES: dict[str, list[str]] = {
     "MODEL.WEIGHTS": ["none.pth", "."],
     "OUTPUT_DIR": ["", "config.yaml", "config.yaml/new"],
     "SOLVER.ACCUMULATION_PASSES": ["0", "-1", "9"],
+    "SOLVER.AMP.ENABLED": ["True", "yes"],
     "SOLVER.BASE_LR": ["nan", "-1.0", "inf"],
     "SOLVER.CHECKPOINT_PERIOD": ["0"],
     "SOLVER.GAMMA": ["-1.0"],

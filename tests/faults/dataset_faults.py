@@ -47,6 +47,12 @@ LISTS = ("compare", "inspect")
 READS_NO_IMAGES = ("evaluate", "convert-proposals")
 
 
+def _rename_to_png(folder: Path) -> None:
+    Image.open(folder / PICTURE).save((folder / PICTURE).with_suffix(".png"))
+    (folder / PICTURE).unlink()
+    edit("coco.json", lambda x: x.replace(b"a.jpg", b"a.png"))(folder)
+
+
 def image_faults() -> list[Fault]:
     faults = []
     for name, (spoil, message) in IMAGES.items():
@@ -62,6 +68,8 @@ def image_faults() -> list[Fault]:
     }.items():
         for command in readers_of_dataset(VOC).values():
             faults.append(Fault("images", name, command, write(PICTURE, data), ""))
+    for command in readers_of_dataset(VOC).values():
+        faults.append(Fault("images", "a .png", command, _rename_to_png, ""))
     for dataset in (VOC, COCO):
         for reader, command in readers_of_dataset(dataset).items():
             if dataset == VOC or reader not in ("convert-proposals", "compare"):

@@ -1,8 +1,9 @@
 """
 Datasets in the layout of PASCAL VOC: ImageSets/Main/SPLIT.txt, Annotations/ID.xml and
-JPEGImages/ID.jpg.
+JPEGImages/ID.jpg, or an image of the same name in another format.
 """
 
+import glob
 import math
 import os
 from collections.abc import Sequence
@@ -153,6 +154,18 @@ def load_voc_instances(
     return [load_voc_image(folder, x, class_names) for x in read_image_set(folder, split)]
 
 
+def _find_image(folder: str | os.PathLike, image_id: str) -> Path:
+    """
+    Returns:
+        Path: the .jpg of an image, unless there is another file instead, such as a .png.
+    """
+    path = Path(folder, "JPEGImages", f"{image_id}.jpg")
+    if not path.exists():
+        others = sorted(path.parent.glob(f"{glob.escape(image_id)}.*"))
+        return others[0] if others else path
+    return path
+
+
 def load_voc_image(
     folder: str | os.PathLike, image_id: str, class_names: Sequence[str]
 ) -> dict[str, Any]:
@@ -175,7 +188,7 @@ def load_voc_image(
                 + (did_you_mean(x.name, class_names) or f" It has {', '.join(class_names)}.")
             )
     return {
-        "file_name": str(Path(folder, "JPEGImages", f"{image_id}.jpg")),
+        "file_name": str(_find_image(folder, image_id)),
         "image_id": image_id,
         "height": size[0],
         "width": size[1],
