@@ -32,10 +32,12 @@ from ohem_d2.utils import InputError, atomic_file
 TEMPLATES = ROOT / "benchmarks/templates"
 
 
-def template_values(runs: pd.DataFrame, steps: pd.DataFrame, results: Path) -> dict[str, Any]:
+def template_values(
+    runs: pd.DataFrame, steps: pd.DataFrame, laboratories: dict[str, pd.DataFrame]
+) -> dict[str, Any]:
     """
     Args:
-        results (Path): the folder of the recorded results.
+        laboratories: the recorded runs of each.
 
     Returns:
         dict[str, Any]: the variables and functions of the templates.
@@ -52,8 +54,6 @@ def template_values(runs: pd.DataFrame, steps: pd.DataFrame, results: Path) -> d
 
     def step_ratio(model: str, variant: str) -> str:
         return f"{step_time.step(steps, model=model, variant=variant)['ratio']:.2f}"
-
-    laboratories = {x: read_laboratory(results, x) for x in LABORATORIES}
 
     def laboratory(name: str, experiment: str) -> str:
         return laboratory_tables.experiment_tables(
@@ -92,21 +92,20 @@ def template_values(runs: pd.DataFrame, steps: pd.DataFrame, results: Path) -> d
     }
 
 
-def draw_pictures(runs: pd.DataFrame, steps: pd.DataFrame, docs: Path) -> None:
-    random, *others = EXPERIMENTS["main"].recipes
-    differences, losses = {}, {}
-    for dataset in EXPERIMENTS["main"].datasets:
-        title = DATASETS[dataset].title
-        ap = sampling.ap_by_seed(runs, dataset, (random, *others))
-        rows = {RECIPES[x].title: paired_difference(ap[x], ap[random]) for x in others}
-        rows = {k: x for k, x in rows.items() if len(x.values) >= sampling.MIN_SEEDS}
-        if rows:
-            differences[title] = rows
-            # Longer runs have other iterations.
-            points = sampling.mean_roi_loss(runs, dataset, (random, *others[:-1]))
-            losses[title] = points.replace({"recipe": {k: x.title for k, x in RECIPES.items()}})
-    xlabel = "difference in AP to random sampling at equal iterations"
+def draw_pictures(
+    runs: pd.DataFrame, steps: pd.DataFrame, laboratories: dict[str, pd.DataFrame], docs: Path
+) -> None:
+    differences = laboratory_tables.differences(laboratories["fast"], experiments("fast")["main"])
+    xlabel = "difference in AP to random sampling at equal time"
     draw_differences(docs / "results_main.png", xlabel, differences)
+    # Longer runs have other iterations.
+    recipes = EXPERIMENTS["main"].recipes[:-1]
+    losses = {}
+    for dataset in EXPERIMENTS["main"].datasets:
+        if len(sampling.ap_by_seed(runs, dataset, recipes[:2]).dropna()) >= sampling.MIN_SEEDS:
+            points = sampling.mean_roi_loss(runs, dataset, recipes)
+            titles = {k: x.title for k, x in RECIPES.items()}
+            losses[DATASETS[dataset].title] = points.replace({"recipe": titles})
     draw_losses(docs / "results_mean_roi_loss.png", losses)
     pools = {DATASETS[x].title: sampling.ap_by_pool(runs, x) for x in EXPERIMENTS["pool"].datasets}
     draw_pools(docs / "results_pool.png", {k: x for k, x in pools.items() if not x.empty})
@@ -126,8 +125,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if lines.empty:
             raise InputError(f"{args.results} has no results of benchmarks.{command}.")
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
-    values = template_values(runs, steps, args.results)
-    draw_pictures(runs, steps, args.output)
+    laboratories = {x: read_laboratory(args.results, x) for x in LABORATORIES}
+    values = template_values(runs, steps, laboratories)
+    draw_pictures(runs, steps, laboratories, args.output)
     for template in sorted(TEMPLATES.glob("*.md")):
         page = environment.from_string(template.read_text(encoding="utf-8")).render(values)
         with atomic_file(args.output / template.name) as file:

@@ -17,6 +17,7 @@ __all__ = [
     "ap_by_seed",
     "best_settings",
     "difference",
+    "differences",
     "experiment_tables",
     "settings_table",
     "stability_table",
@@ -100,6 +101,23 @@ def experiment_tables(runs: pd.DataFrame, name: str, experiment: Experiment) -> 
     return "\n\n".join([*blocks, made_by(command, recorded)])
 
 
+def differences(runs: pd.DataFrame, experiment: Experiment) -> dict[str, dict[str, Difference]]:
+    """
+    Returns:
+        dict: by the titles of dataset and recipe, the difference in AP to the first recipe. Those
+        with fewer than two seeds are left out.
+    """
+    first, *others = experiment.variants
+    found: dict[str, dict[str, Difference]] = {}
+    for dataset in experiment.datasets:
+        for variant in others:
+            compared = difference(runs, experiment, dataset, variant, first)
+            if len(compared.values) > 1:
+                of_dataset = found.setdefault(DATASETS[dataset].title, {})
+                of_dataset[RECIPES[variant.recipe].title] = compared
+    return found
+
+
 def summary_table(runs: pd.DataFrame, experiments: Sequence[Experiment]) -> str:
     """
     Args:
@@ -132,13 +150,10 @@ def verdict(runs: pd.DataFrame, experiment: Experiment, recipe: str) -> str:
         str: how a recipe's AP differs from the first one's, "significantly higher on cats (+3.0, 5
         seeds) and cows (+2.0, 5 seeds); not significantly different on dogs (-0.4, 2 seeds)".
     """
-    first, *others = experiment.variants
-    (variant,) = (x for x in others if x.recipe == recipe)
     names: dict[int, list[str]] = {1: [], -1: [], 0: []}  # by sign
-    for dataset in experiment.datasets:
-        compared = difference(runs, experiment, dataset, variant, first)
-        if len(compared.values) > 1:
-            title = DATASETS[dataset].title
+    for title, compared_by_recipe in differences(runs, experiment).items():
+        compared = compared_by_recipe.get(RECIPES[recipe].title)
+        if compared is not None:
             noun = title[0].lower() + title[1:]
             text = f"{noun} ({compared.mean:+.1f}, {len(compared.values)} seeds)"
             names[compared.sign].append(text)

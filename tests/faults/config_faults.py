@@ -20,7 +20,7 @@ VALUES: dict[str, list[str]] = {
     "MODEL.KEYPOINT_ON": ["True"],
     "MODEL.MASK_ON": ["True"],
     "MODEL.META_ARCHITECTURE": ["FasterRCNN"],
-    "MODEL.OHEM.BOX_LOSS_WEIGHT": ["-1"],
+    "MODEL.OHEM.BOX_LOSS_WEIGHT": ["-1.0"],
     "MODEL.OHEM.FOREGROUND": ["all"],
     "MODEL.OHEM.MINING_BATCH_SIZE": ["-1"],
     "MODEL.OHEM.NMS_THRESH": ["1.5", "-.1"],

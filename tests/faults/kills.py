@@ -63,9 +63,9 @@ def kill_trainings(sound: Path, variant: str, kills: int, seed: int = 0) -> Kill
         duration = time.monotonic() - began
         if code:
             raise RuntimeError(printed[-2000:])
+        name = "killed"
         while done < kills:
-            name = f"killed_{trainings}"
-            has_ended = False
+            has_ended, done_before = False, done
             while not has_ended and done < kills:
                 process = CommandProcess([*command, name], folder)
                 process.join(moments.uniform(0, duration))
@@ -81,8 +81,11 @@ def kill_trainings(sound: Path, variant: str, kills: int, seed: int = 0) -> Kill
                 code, printed = run_command([*command, name], folder)
                 if code:
                     problems.append(printed[-500:])
-            trainings += 1
-            equal += _are_equal(folder / "whole", folder / name)
+            is_equal = _are_equal(folder / "whole", folder / name)
+            if done > done_before:
+                trainings += 1
+                equal += is_equal
+            shutil.rmtree(folder / name)
     return KillReport(variant, done, trainings, equal, problems)
 
 
