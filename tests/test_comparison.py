@@ -313,7 +313,7 @@ def test_broken_images_are_listed(write, dataset, open_page):
     page = open_page(write())
     assert page.locator("details summary").first.inner_text() == "Images that cannot be read: 2"
     listed = "".join(page.locator("details li").all_text_contents())
-    assert f"{missing} cannot be read: " in listed
+    assert f"{missing} cannot be used: " in listed
     assert f"{other} has 5 x 7 pixels, but is annotated as " in listed
     # What was detected is still shown.
     assert page.locator(".picture img:not([src])").count() == 4

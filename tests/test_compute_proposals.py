@@ -223,8 +223,11 @@ def test_broken_images_are_reported_and_the_rest_is_kept(root, run, quick, capsy
         run(NAME, output)
     message = error.value.code
     assert f"3 of {COUNT} images failed" in message and "repeat the command to continue" in message
-    assert f"image 2: {empty}: UnidentifiedImageError" in message
-    assert f"image 5: {truncated}: OSError: image file is truncated" in message
+    assert f"image 2: The image {empty} cannot be used: it is not an image" in message
+    assert (
+        f"image 5: The image {truncated} cannot be used: OSError: image file is truncated"
+        in message
+    )
     assert "image 7: " in message and "got (104, 80), expect (208, 160)" in message
     assert not output.exists()
 

@@ -242,9 +242,9 @@ def test_coco_files_that_are_cut(tmp_path):
 @pytest.mark.parametrize(
     "spoil, message",
     [
-        (lambda x: x.write_bytes(b""), "cannot identify image file|UnidentifiedImageError"),
+        (lambda x: x.write_bytes(b""), "it is not an image, or"),
         (lambda x: x.write_bytes(x.read_bytes()[:-200]), "truncated"),
-        (lambda x: x.write_text("an html page"), "UnidentifiedImageError"),
+        (lambda x: x.write_text("an html page"), "it is not an image, or"),
         (lambda x: Image.new("RGB", (61, 40)).save(x), r"\(61, 40\)"),
         (lambda x: x.unlink(), "No such file"),
     ],

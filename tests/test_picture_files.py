@@ -29,5 +29,5 @@ def test_a_copy_is_turned_and_made_smaller(tmp_path):
 def test_what_is_no_image(tmp_path):
     (tmp_path / "no.jpg").write_text("no")
     for name in ("no.jpg", "none.jpg"):
-        with pytest.raises(ValueError, match=f"{name} cannot be read"):
+        with pytest.raises(ValueError, match=f"{name} cannot be used"):
             read_picture(str(tmp_path / name))

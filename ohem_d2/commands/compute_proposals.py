@@ -19,6 +19,7 @@ from detectron2.data.detection_utils import check_image_size, read_image
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from ..data.dataset_findings import describe_image_error
 from ..data.proposal_file import make_proposals, write_proposals
 from ..data.selective_search import MODES, import_segmentation, selective_search
 from ..engine import InputError, import_module
@@ -57,7 +58,7 @@ class SelectiveSearch(Dataset):
             check_image_size(dict(record), image)
             return Result(image_id, image.shape[:2], selective_search(image, self.mode))
         except Exception as e:  # a broken image may raise anything
-            return Result(image_id, error=f"{record['file_name']}: {type(e).__name__}: {e}")
+            return Result(image_id, error=describe_image_error(record["file_name"], e))
 
 
 def use_one_thread(worker_id: int) -> None:

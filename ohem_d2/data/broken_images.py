@@ -49,8 +49,8 @@ def stop_at_broken_image(batch: Iterable[Any]) -> None:
     for x in batch:
         if isinstance(x, BrokenImage):
             raise InputError(
-                f"{x.text}. Repair the image or remove it from the dataset: `ohem-d2 check` lists "
-                "all broken images of a dataset."
+                f"{x.text.rstrip('.')}. Repair it or remove it from the dataset: `ohem-d2 check` "
+                "lists all broken images."
             )
 
 

@@ -10,11 +10,18 @@ from typing import Any, NamedTuple
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import check_image_size, read_image
 from detectron2.utils.file_io import PathManager
+from PIL import UnidentifiedImageError
 
 from ..utils import InputError
 from .datasets.voc import annotations_file, is_voc, load_voc_image, read_image_set
 
-__all__ = ["Finding", "find_in_annotations", "find_in_coco_categories", "find_in_image"]
+__all__ = [
+    "Finding",
+    "describe_image_error",
+    "find_in_annotations",
+    "find_in_coco_categories",
+    "find_in_image",
+]
 
 # What the lists of a file in COCO's format hold.
 ONE = {"images": "image", "annotations": "annotation", "categories": "category"}
@@ -81,8 +88,20 @@ def find_in_image(record: dict[str, Any]) -> Iterator[Finding]:
         image = read_image(record["file_name"])
         check_image_size(dict(record), image)
     except Exception as e:  # a broken image may raise anything
-        text = str(e) if record["file_name"] in str(e) else f"{record['file_name']}: {e}"
-        yield Finding(f"{text} ({type(e).__name__})")
+        yield Finding(describe_image_error(record["file_name"], e))
+
+
+def describe_image_error(file_name: str, error: Exception) -> str:
+    """
+    Returns:
+        str: why an image cannot be used, after its name.
+    """
+    reason = f"{type(error).__name__}: {error}"
+    if isinstance(error, UnidentifiedImageError):  # names an object of Python's
+        reason = "it is not an image, or in a format that Pillow does not know"
+    elif isinstance(error, OSError) and error.strerror:
+        reason = error.strerror
+    return f"The image {file_name} cannot be used: {reason}"
 
 
 def _find_in_box(

@@ -7,6 +7,7 @@ from pathlib import Path
 from detectron2.data.detection_utils import read_image
 from PIL import Image
 
+from ..data.dataset_findings import describe_image_error
 from ..utils import InputError, atomic_file
 
 __all__ = ["read_picture", "write_jpeg"]
@@ -23,7 +24,7 @@ def read_picture(file_name: str) -> Image.Image:
     try:
         return Image.fromarray(read_image(file_name, "RGB"))
     except Exception as e:  # a broken image may raise anything
-        raise InputError(f"The image {file_name} cannot be read: {e}") from e
+        raise InputError(describe_image_error(file_name, e)) from e
 
 
 def write_jpeg(path: Path, picture: Image.Image, max_size: int) -> None:
