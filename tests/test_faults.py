@@ -2,12 +2,14 @@
 A part of what `make faults` tries: bad input, full disks and kills, on the real commands.
 """
 
+import pickle
+
 import pytest
-from faults import FAULTS
+from faults import FAULTS, malicious_faults
 from faults.fault import Fault, nothing, write
 from faults.kills import kill_trainings
 from faults.report import write_reports
-from faults.running import GOOD, OUTCOMES, Result, run_fault
+from faults.running import GOOD, OUTCOMES, SENTINEL, Result, run_fault
 from faults.sound_folder import make_sound_folder
 
 pytestmark = pytest.mark.slow
@@ -20,11 +22,20 @@ def sound(tmp_path_factory):
     return folder
 
 
-# A prime number, so that the sample has all commands.
-@pytest.mark.parametrize("fault", FAULTS[::23], ids=lambda x: f"{x.kind}-{x.name}-{x.reader}")
+# All files that could run code, and a sample: by a prime number, so that it has all commands.
+SAMPLE = {id(x): x for x in (*malicious_faults.FAULTS, *FAULTS[::29])}.values()
+
+
+@pytest.mark.parametrize("fault", SAMPLE, ids=lambda x: f"{x.kind}-{x.name}-{x.reader}")
 def test_a_fault(sound, fault):
     result = run_fault(fault, sound)
     assert result.outcome in GOOD, result.message
+
+
+def test_malicious_files_would_work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pickle.loads(pickle.dumps(malicious_faults.Malicious()))
+    assert (tmp_path / SENTINEL).exists()
 
 
 def test_kills(sound):

@@ -146,6 +146,8 @@ def _check_results(file: Path, results: Any) -> None:
         InputError: if it is not the content of a results.json.
     """
     try:
+        if not isinstance(results, list):
+            raise TypeError
         for x in results:
             is_text = isinstance(x["test"], str) and isinstance(x["dataset"], str)
             values = [value for task in x["results"].values() for value in task.values()]

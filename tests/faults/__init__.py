@@ -16,13 +16,24 @@ from ohem_d2.commands import (  # noqa: F401
     train,
 )
 
-from . import config_faults, dataset_faults, file_faults, folder_faults
+from . import (
+    config_faults,
+    dataset_faults,
+    folder_faults,
+    left_faults,
+    malicious_faults,
+    proposal_faults,
+    weights_faults,
+)
 
 __all__ = ["FAULTS"]
 
 FAULTS = [
     *config_faults.FAULTS,
     *dataset_faults.FAULTS,
-    *file_faults.FAULTS,
+    *proposal_faults.FAULTS,
+    *weights_faults.FAULTS,
+    *left_faults.FAULTS,
+    *malicious_faults.FAULTS,
     *folder_faults.FAULTS,
 ]

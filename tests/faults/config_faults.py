@@ -2,7 +2,20 @@
 Values of a config that make no sense, configs that cannot be read, and arguments of commands.
 """
 
-from .fault import VOC, Fault, Spoil, edit, nothing, remove, write
+from .fault import (
+    BINARY,
+    CONFIG,
+    VOC,
+    WEIGHTS,
+    Fault,
+    Spoil,
+    edit,
+    nothing,
+    readers_of_weights,
+    remove,
+    replace_by_folder,
+    write,
+)
 
 __all__ = ["FAULTS"]
 
@@ -87,8 +100,7 @@ ACCEPTED_VALUES = {
     "TEST.EVAL_PERIOD": "1",
     "VIS_PERIOD": "1",
 }
-TRAIN = ["train", "--config-file", "config.yaml"]
-WEIGHTS = ["MODEL.WEIGHTS", "a/model_final.pth"]
+TRAIN = ["train", *CONFIG]
 
 
 def _words(key: str, value: str) -> str:
@@ -120,7 +132,7 @@ def value_faults() -> list[Fault]:
             )
     for key, (switch, values) in TEST_VALUES.items():
         for value in values:
-            command = [*TRAIN, "--eval-only", *WEIGHTS, switch, "True", key, value]
+            command = [*TRAIN, "--eval-only", "MODEL.WEIGHTS", WEIGHTS, switch, "True", key, value]
             name = f"{key} {value}"
             faults.append(Fault("config values", name, command, nothing, _words(key, value)))
     for key, value in ACCEPTED_VALUES.items():
@@ -129,11 +141,7 @@ def value_faults() -> list[Fault]:
     # In the tools that read a model, too.
     for key in ("MODEL.ROI_HEADS.IN_FEATURES", "MODEL.ROI_HEADS.NMS_THRESH_TEST", "INPUT.FORMAT"):
         value = VALUES[key][0]
-        for command in (
-            [*TRAIN, "--eval-only", *WEIGHTS],
-            ["inspect", "--config-file", "config.yaml", "--output", "new", *WEIGHTS],
-            [*("ablation", "--config-file", "config.yaml"), *("--weights", "a/model_final.pth")],
-        ):
+        for command in readers_of_weights(CONFIG):
             name = f"{key} {value}"
             command = [*command, key, value]
             faults.append(Fault("config values", name, command, nothing, _words(key, value)))
@@ -142,7 +150,7 @@ def value_faults() -> list[Fault]:
 
 FILES: dict[str, tuple[Spoil, str]] = {
     "missing": (remove("config.yaml"), r"config\.yaml"),
-    "binary": (write("config.yaml", bytes(range(256))), r"config\.yaml"),
+    "binary": (write("config.yaml", BINARY), r"config\.yaml"),
     "not YAML": (write("config.yaml", "MODEL: [1"), r"config\.yaml"),
     "a list": (write("config.yaml", "- 1\n"), r"config\.yaml"),
     "a word": (write("config.yaml", "MODEL\n"), r"config\.yaml"),
@@ -161,10 +169,7 @@ FILES: dict[str, tuple[Spoil, str]] = {
     "a section as a value": (write("config.yaml", "MODEL: 1\n"), r"config\.yaml"),
     "a missing base": (write("config.yaml", "_BASE_: none.yaml\n"), r"none\.yaml"),
     "its own base": (write("config.yaml", "_BASE_: config.yaml\n"), r"config\.yaml"),
-    "a folder": (
-        lambda x: ((x / "config.yaml").unlink(), (x / "config.yaml").mkdir()),
-        r"config\.yaml",
-    ),
+    "a folder": (replace_by_folder("config.yaml"), r"config\.yaml"),
 }
 
 
@@ -173,9 +178,8 @@ def file_faults() -> list[Fault]:
     for name, (spoil, message) in FILES.items():
         for command in (
             TRAIN,
-            ["inspect", "--config-file", "config.yaml", *WEIGHTS],
-            ["ablation", "--config-file", "config.yaml", "--weights", "a/model_final.pth"],
-            [*("convert-weights", "--config-file", "config.yaml"), "classifier.pth", "new.pth"],
+            *readers_of_weights(CONFIG),
+            ["convert-weights", *CONFIG, "classifier.pth", "new.pth"],
         ):
             faults.append(Fault("config files", name, command, spoil, message))
     return faults
@@ -193,17 +197,17 @@ ARGUMENTS: dict[str, tuple[list[str], str]] = {
     "an unknown option": ([*TRAIN, "SEEDS", "1"], "SEEDS"),
     "an unknown flag": ([*TRAIN, "--evalonly"], "evalonly"),
     "no weights to evaluate": ([*TRAIN, "--eval-only"], r"MODEL\.WEIGHTS"),
-    "no weights to inspect": (["inspect", "--config-file", "config.yaml"], r"MODEL\.WEIGHTS"),
+    "no weights to inspect": (["inspect", *CONFIG], r"MODEL\.WEIGHTS"),
     "inspect: NMS above 1": (
-        ["inspect", "--config-file", "config.yaml", "--nms-thresh", "2", *WEIGHTS],
+        ["inspect", *CONFIG, "--nms-thresh", "2", "MODEL.WEIGHTS", WEIGHTS],
         "--nms-thresh",
     ),
     "inspect: no examples": (
-        ["inspect", "--config-file", "config.yaml", "--max-examples", "0", *WEIGHTS],
+        ["inspect", *CONFIG, "--max-examples", "0", "MODEL.WEIGHTS", WEIGHTS],
         "--max-examples",
     ),
     "inspect: an unknown dataset": (
-        ["inspect", "--config-file", "config.yaml", "--dataset", "none", *WEIGHTS],
+        ["inspect", *CONFIG, "--dataset", "none", "MODEL.WEIGHTS", WEIGHTS],
         "none",
     ),
     "compare: one run": (["compare", "a"], "[Oo]ne run"),
@@ -227,15 +231,15 @@ ARGUMENTS: dict[str, tuple[list[str], str]] = {
         r"proposals\.pkl",
     ),
     "convert-weights: an output that is the input": (
-        ["convert-weights", "--config-file", "config.yaml", "classifier.pth", "classifier.pth"],
+        ["convert-weights", *CONFIG, "classifier.pth", "classifier.pth"],
         r"classifier\.pth",
     ),
     "convert-weights: an output that is no .pth": (
-        ["convert-weights", "--config-file", "config.yaml", "classifier.pth", "new.pkl"],
+        ["convert-weights", *CONFIG, "classifier.pth", "new.pkl"],
         r"new\.pkl",
     ),
     "convert-weights: an output in no folder": (
-        ["convert-weights", "--config-file", "config.yaml", "classifier.pth", "none/new.pth"],
+        ["convert-weights", *CONFIG, "classifier.pth", "none/new.pth"],
         "none/new.pth",
     ),
     "check: no dataset": (["check"], "DATASET"),

@@ -11,7 +11,19 @@ from pathlib import Path
 
 from PIL import Image
 
-from .fault import COCO, VOC, Fault, Spoil, edit, nothing, readers_of_dataset, remove, write
+from .fault import (
+    BINARY,
+    COCO,
+    VOC,
+    Fault,
+    Spoil,
+    edit,
+    nothing,
+    readers_of_dataset,
+    remove,
+    replace_by_folder,
+    write,
+)
 
 __all__ = ["FAULTS"]
 
@@ -36,11 +48,8 @@ IMAGES: dict[str, tuple[Spoil, str]] = {
         write(PICTURE, _make_image((19000, 19000), "PNG", "1")),
         r"a\.jpg",
     ),
-    "a folder": (
-        lambda folder: ((folder / PICTURE).unlink(), (folder / PICTURE).mkdir()),
-        r"a\.jpg",
-    ),
-    "garbage": (write(PICTURE, bytes(range(256)) * 8), r"a\.jpg"),
+    "a folder": (replace_by_folder(PICTURE), r"a\.jpg"),
+    "garbage": (write(PICTURE, BINARY), r"a\.jpg"),
 }
 # Commands that list broken images on their page, or do not read images.
 LISTS = ("compare", "inspect")
@@ -105,9 +114,9 @@ VOC_XML: dict[str, tuple[Spoil, str]] = {
     "empty": (write(XML, ""), ""),
     "cut in the middle": (edit(XML, lambda x: x[: len(x) // 2]), ""),
     "not XML": (write(XML, "not XML"), ""),
-    "binary": (write(XML, bytes(range(256))), ""),
+    "binary": (write(XML, BINARY), ""),
     "missing": (remove(XML), ""),
-    "a folder": (lambda x: ((x / XML).unlink(), (x / XML).mkdir()), ""),
+    "a folder": (replace_by_folder(XML), ""),
     "without <size>": (edit(XML, lambda x: re.sub(rb"<size>.*</size>", b"", x)), "size"),
     "without <height>": (edit(XML, lambda x: re.sub(rb"<height>.*</height>", b"", x)), "height"),
     "width 0": (edit(XML, _replace("<width>96<", "<width>0<")), "width"),
@@ -218,7 +227,7 @@ COCO_JSON: dict[str, tuple[Spoil, str]] = {
     "empty": (write("coco.json", ""), ""),
     "cut in the middle": (edit("coco.json", lambda x: x[: len(x) // 2]), ""),
     "not JSON": (write("coco.json", "images:"), ""),
-    "binary": (write("coco.json", bytes(range(256))), ""),
+    "binary": (write("coco.json", BINARY), ""),
     "a list": (write("coco.json", "[]"), "format"),
     "null": (write("coco.json", "null"), "format"),
     "without images": (_coco(lambda x: x.pop("images")), "images"),

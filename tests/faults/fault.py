@@ -2,17 +2,40 @@
 What a fault is, and the commands that meet it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["COCO", "Fault", "VOC", "in_page", "readers_of_dataset", "write"]
+__all__ = [
+    "BINARY",
+    "COCO",
+    "CONFIG",
+    "FAST_RCNN",
+    "Fault",
+    "Spoil",
+    "VOC",
+    "WEIGHTS",
+    "all_of",
+    "edit",
+    "nothing",
+    "readers_of_dataset",
+    "readers_of_weights",
+    "remove",
+    "replace_by_folder",
+    "write",
+]
 
 Spoil = Callable[[Path], object]
 
 # Datasets of the sound folder.
 VOC = "voc:voc:all"
 COCO = "coco:coco.json:voc/JPEGImages"
+# Its configs and weights.
+CONFIG = ["--config-file", "config.yaml"]
+FAST_RCNN = ["--config-file", "fast_rcnn.yaml"]
+WEIGHTS = "a/model_final.pth"
+
+BINARY = bytes(range(256)) * 4
 
 
 class Fault(NamedTuple):
@@ -48,21 +71,20 @@ def readers_of_dataset(name: str) -> dict[str, list[str]]:
         dict[str, list[str]]: each command that reads a dataset, with its arguments.
     """
     value = f"('{name}',)"
-    config = ["--config-file", "config.yaml"]
-    weights = ["MODEL.WEIGHTS", "a/model_final.pth"]
+    weights = ["MODEL.WEIGHTS", WEIGHTS]
     folder = name.replace(":", "_").replace("/", "_")
     detections = f"a/inference/{folder}"
     if name == COCO:
         detections += "/coco_instances_results.json"
-    readers = {
-        "train": ["train", *config, "DATASETS.TRAIN", value, "DATASETS.TEST", value],
-        "evaluation": ["train", *config, "--eval-only", "DATASETS.TEST", value, *weights],
+    return {
+        "train": ["train", *CONFIG, "DATASETS.TRAIN", value, "DATASETS.TEST", value],
+        "evaluation": ["train", *CONFIG, "--eval-only", "DATASETS.TEST", value, *weights],
         "inspect": [
-            *("inspect", *config, "--output", "new"),
+            *("inspect", *CONFIG, "--output", "new"),
             *("DATASETS.TRAIN", value, "DATASETS.TEST", value, *weights),
         ],
         "ablation": [
-            *("ablation", *config, "--weights", "a/model_final.pth", "--output", "new"),
+            *("ablation", *CONFIG, "--weights", WEIGHTS, "--output", "new"),
             *("DATASETS.TRAIN", value, "DATASETS.TEST", value),
         ],
         "check": ["check", name],
@@ -71,15 +93,18 @@ def readers_of_dataset(name: str) -> dict[str, list[str]]:
         "compare": ["compare", "a", "b", "--output", "new"],
         "convert-proposals": ["convert-proposals", name, "boxes.mat", "new.pkl"],
     }
-    return readers
 
 
-def in_page(reader: str) -> str:
+def readers_of_weights(config: list[str], weights: str = WEIGHTS) -> list[list[str]]:
     """
     Returns:
-        str: the page of a command that lists broken images there. Empty for other commands.
+        list[list[str]]: each command that reads a trained model, with its arguments.
     """
-    return "new/index.html" if reader in ("compare", "inspect") else ""
+    return [
+        ["train", *config, "--eval-only", "MODEL.WEIGHTS", weights],
+        ["inspect", *config, "--output", "new", "MODEL.WEIGHTS", weights],
+        ["ablation", *config, "--weights", weights, "--output", "new"],
+    ]
 
 
 def write(name: str, *contents: str | bytes) -> Spoil:
@@ -113,6 +138,14 @@ def remove(name: str) -> Spoil:
     return lambda folder: (folder / name).unlink()
 
 
+def replace_by_folder(name: str) -> Spoil:
+    def spoil(folder: Path) -> None:
+        (folder / name).unlink()
+        (folder / name).mkdir()
+
+    return spoil
+
+
 def all_of(*spoils: Spoil) -> Spoil:
     def spoil(folder: Path) -> None:
         for x in spoils:
@@ -125,9 +158,3 @@ def nothing(folder: Path) -> None:
     """
     For faults that are in the command itself.
     """
-
-
-def for_each_reader(
-    kind: str, name: str, readers: Iterable[list[str]], spoil: Spoil, message: str
-) -> list[Fault]:
-    return [Fault(kind, name, x, spoil, message) for x in readers]

@@ -7,19 +7,28 @@ import fcntl
 from collections.abc import Callable
 from pathlib import Path
 
-from .fault import COCO, VOC, Fault, Spoil, all_of, nothing, readers_of_dataset, write
+from .fault import (
+    COCO,
+    CONFIG,
+    VOC,
+    WEIGHTS,
+    Fault,
+    Spoil,
+    nothing,
+    readers_of_dataset,
+    readers_of_weights,
+    write,
+)
 
 __all__ = ["FAULTS"]
 
-CONFIG = ["--config-file", "config.yaml"]
-WEIGHTS = ["MODEL.WEIGHTS", "a/model_final.pth"]
 COMP4 = "a/inference/voc_voc_all"
 # What writes, with the option that names the output last; and a size that its files exceed.
 WRITERS: dict[str, tuple[list[str], int]] = {
     "train": (["train", *CONFIG, "OUTPUT_DIR"], 100_000),
-    "evaluation": (["train", *CONFIG, "--eval-only", *WEIGHTS, "OUTPUT_DIR"], 300),
-    "inspect": (["inspect", *CONFIG, *WEIGHTS, "--output"], 3000),
-    "ablation": (["ablation", *CONFIG, "--weights", "a/model_final.pth", "--output"], 300),
+    "evaluation": (["train", *CONFIG, "--eval-only", "MODEL.WEIGHTS", WEIGHTS, "OUTPUT_DIR"], 300),
+    "inspect": (["inspect", *CONFIG, "MODEL.WEIGHTS", WEIGHTS, "--output"], 3000),
+    "ablation": (["ablation", *CONFIG, "--weights", WEIGHTS, "--output"], 300),
     "compare": (["compare", "a", "b", "--output"], 10_000),
     "evaluate": (["evaluate", VOC, COMP4, "--output"], 300),
     "proposals": (["proposals", VOC, "--processes", "0"], 300),
@@ -114,16 +123,11 @@ def name_faults() -> list[Fault]:
     for name in ("../../../elsewhere", "a/b", "..", "a b", "C:\\x"):
         text = name.replace("\\", "\\\\")
         value = f"('{text}',)"
-        base = ["--import", "my_data"]
-        for command in (
-            ["train", *CONFIG, *base, "DATASETS.TRAIN", value, "DATASETS.TEST", value],
-            ["inspect", *CONFIG, *base, "DATASETS.TRAIN", value, "DATASETS.TEST", value, *WEIGHTS],
-            [
-                *("ablation", *CONFIG, *base, "--weights", "a/model_final.pth", "--output", "new"),
-                *("DATASETS.TRAIN", value, "DATASETS.TEST", value),
-            ],
-        ):
-            faults.append(Fault("names", f"a dataset {name}", command, all_of(register(text)), ""))
+        config = [*CONFIG, "--import", "my_data"]
+        datasets = ["DATASETS.TRAIN", value, "DATASETS.TEST", value]
+        for command in (["train", *config], *readers_of_weights(config)):
+            command = [*command, *datasets]
+            faults.append(Fault("names", f"a dataset {name}", command, register(text), ""))
     return faults
 
 
