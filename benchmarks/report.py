@@ -65,6 +65,11 @@ def template_values(
             laboratories[name], experiments(name)[experiment], *others
         )
 
+    def iterations(name: str, experiment: str, dataset: str, recipe: str) -> str:
+        chosen = experiments(name)[experiment]
+        (variant,) = (x for x in chosen.variants if x.recipe == recipe)
+        return f"{chosen.run(dataset, variant, chosen.seeds[0]).iterations:,}"
+
     def laboratory_summary(name: str, *names: str) -> str:
         chosen = [experiments(name)[x] for x in names]
         return laboratory_tables.summary_table(laboratories[name], chosen)
@@ -84,6 +89,8 @@ def template_values(
         "sweep_table": step_time.sweep_table(steps),
         "pool_table": step_time.pool_table(steps),
         "half_precision": sampling.half_precision_table(runs),
+        "iterations": iterations,
+        "foreground": of_laboratory(laboratory_tables.foreground),
         "laboratory": laboratory,
         "laboratory_settings": of_laboratory(laboratory_tables.settings_table),
         "laboratory_summary": laboratory_summary,

@@ -134,6 +134,7 @@ UNCLIPPED = {
 
 RECIPES = {
     **MAIN,
+    "OHEM, no NMS": Recipe("OHEM, no NMS", {**OHEM, "MODEL.OHEM.NMS_THRESH": 1.0}),
     "bg_lo": Recipe("Random sampling, bg_lo .1", {"MODEL.ROI_HEADS.BG_LO": 0.1}),
     **POOLED,
     **RANKINGS,
@@ -274,6 +275,17 @@ def experiments(laboratory: str) -> dict[str, Experiment]:
             SEEDS,
         )
     if laboratory == "fast":
+        found["set back"] = experiment(
+            "What sets OHEM back",
+            [
+                best(laboratory, "random"),
+                ohem,
+                best(laboratory, "OHEM", "iterations"),
+                best(laboratory, "OHEM", "iterations", "OHEM, no NMS"),
+            ],
+            SEEDS[:3],
+            lab.tuned_on[:1],
+        )
         found["table 1"] = experiment(
             "The order of the paper's Table 1",
             [

@@ -19,6 +19,7 @@ __all__ = [
     "difference",
     "differences",
     "experiment_tables",
+    "foreground",
     "settings_table",
     "stability_table",
     "summary_table",
@@ -160,6 +161,17 @@ def verdict(runs: pd.DataFrame, experiment: Experiment, recipe: str) -> str:
     words = {1: "significantly higher", -1: "significantly lower", 0: "not significantly different"}
     phrases = [f"{words[k]} on {listed(x)}" for k, x in names.items() if x]
     return "; ".join(phrases) or "not known yet: fewer than two seeds are recorded"
+
+
+def foreground(runs: pd.DataFrame, experiment: Experiment, dataset: str, recipe: str) -> str:
+    """
+    Returns:
+        str: the foreground RoIs per image that a recipe trains on, the mean over its runs.
+    """
+    (variant,) = (x for x in experiment.variants if x.recipe == recipe)
+    these = find(runs, [experiment.run(dataset, variant, seed) for seed in experiment.seeds])
+    means = [pd.DataFrame(x)["num_fg"].mean() for x in these["curves"]]
+    return number(sum(means) / len(means) if means else math.nan)
 
 
 def settings_table(runs: pd.DataFrame, experiment: Experiment) -> str:
