@@ -279,7 +279,6 @@ def experiments(laboratory: str) -> dict[str, Experiment]:
             "What sets OHEM back",
             [
                 best(laboratory, "random"),
-                ohem,
                 best(laboratory, "OHEM", "iterations"),
                 best(laboratory, "OHEM", "iterations", "OHEM, no NMS"),
             ],

@@ -40,8 +40,8 @@ def add_import_argument(parser: argparse.ArgumentParser) -> None:
 def exit_on_error(*others: type[Exception]) -> Iterator[None]:
     """
     End the process with the message of an :class:`InputError`, or of another exception, after the
-    name of the command, instead of a traceback. So do files that cannot be written, for example
-    because the disk is full.
+    name of the command, instead of a traceback. So do files that cannot be read or written, for
+    example because the disk is full.
     """
     errors: tuple[type[Exception], ...] = (InputError, *others)
     command = os.path.basename(sys.argv[0])
@@ -52,6 +52,6 @@ def exit_on_error(*others: type[Exception]) -> Iterator[None]:
     except errors as e:
         sys.exit(f"{command}: {e}")
     except OSError as e:
-        sys.exit(f"{command}: {e.filename or 'A file'} cannot be written: {e.strerror}.")
+        sys.exit(f"{command}: {e.filename or 'A file'} cannot be read or written: {e.strerror}.")
     finally:
         logging.raiseExceptions = shows_logging_errors

@@ -42,7 +42,7 @@ class PartialResults:
         """
         self.results: list[Any] = []
         header = (description + "\n").encode()
-        with open(path, "a+b") as file:
+        with named_errors(path), open(path, "a+b") as file:
             file.seek(0)
             begin = file.read(len(header))
             if not header.startswith(begin):
@@ -91,7 +91,8 @@ class PartialResults:
         self.results.append(result)
 
     def close(self) -> None:
-        self._file.close()
+        with named_errors(self._file.name):  # it writes what is left
+            self._file.close()
 
     def __enter__(self) -> "PartialResults":
         return self

@@ -45,7 +45,7 @@ def disk_faults() -> list[Fault]:
     faults = []
     for name, (command, max_size) in WRITERS.items():
         suffix = f".{IS_FILE[name]}" if name in IS_FILE else ""
-        full = Fault("disks", "full", [*command, f"new{suffix}"], nothing, r"new|cannot be written")
+        full = Fault("disks", "full", [*command, f"new{suffix}"], nothing, "new")
         faults.append(full._replace(max_file_size=max_size))
         # Not even root may write there.
         for place in ("/proc/new", "config.yaml/new"):
@@ -54,7 +54,7 @@ def disk_faults() -> list[Fault]:
                 Fault("disks", f"output {place}", [*command, place + suffix], nothing, message)
             )
     resumed = ["train", *CONFIG, "--resume", "SOLVER.MAX_ITER", "3", "OUTPUT_DIR", "a"]
-    full = Fault("disks", "full", resumed, nothing, "cannot be written")
+    full = Fault("disks", "full", resumed, nothing, r"model_0000002\.pth cannot be")
     faults.append(full._replace(max_file_size=100_000))
     return faults
 
