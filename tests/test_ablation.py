@@ -296,7 +296,7 @@ def test_what_is_done_is_not_mixed_with_another_run(run, weights, tmp_path):
         (["--config-file", __file__], "The config .* cannot be read"),
         (["--weights", "none.pth"], "MODEL.WEIGHTS is none.pth, which does not exist"),
         (["--weights", ""], "MODEL.WEIGHTS is empty"),
-        (["--weights", "."], r"\. cannot be read"),
+        (["--weights", "."], r"MODEL.WEIGHTS is \., which is a folder"),
         (["--weights", __file__], "The weights .*test_ablation.py cannot be read"),
         (["--multi-scale-weights", "none.pth"], "MODEL.WEIGHTS is none.pth, which does not"),
         (["MODEL.ROI_BOX_HEAD.FC_DIM", "8"], r"The weights .* do not fit the model in the conf"),
