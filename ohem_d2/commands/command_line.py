@@ -52,6 +52,7 @@ def exit_on_error(*others: type[Exception]) -> Iterator[None]:
     except errors as e:
         sys.exit(f"{command}: {e}")
     except OSError as e:
-        sys.exit(f"{command}: {e.filename or 'A file'} cannot be read or written: {e.strerror}.")
+        reason = e.strerror or e
+        sys.exit(f"{command}: {e.filename or 'A file'} cannot be read or written: {reason}.")
     finally:
         logging.raiseExceptions = shows_logging_errors

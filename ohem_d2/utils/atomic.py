@@ -19,7 +19,7 @@ def named_errors(path: str | os.PathLike) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        if e.filename is None:
+        if e.errno is not None and e.filename is None:
             e.filename = str(path)
         raise
     except RuntimeError as e:  # torch.save() raises one while it handles the system's
