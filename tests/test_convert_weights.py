@@ -1,3 +1,4 @@
+import errno
 import sys
 from pathlib import Path
 
@@ -597,10 +598,10 @@ def test_a_failure_to_write_leaves_what_was_there(convert, squeezenet, tmp_path,
 
     def fail(checkpoint, file):
         save(checkpoint, file)
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(convert_weights.torch, "save", fail)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(SystemExit, match="output.pth cannot be read or written: No space"):
         convert(SMALL, tmp_path / "weights.pth", *TORCHVISION_INPUT)
     assert (tmp_path / "output.pth").read_bytes() == before
     assert not list(tmp_path.glob("*.unfinished"))
