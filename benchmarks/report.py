@@ -90,6 +90,7 @@ def template_values(
         "pool_table": step_time.pool_table(steps),
         "half_precision": sampling.half_precision_table(runs),
         "iterations": iterations,
+        "ap": of_laboratory(laboratory_tables.ap),
         "foreground": of_laboratory(laboratory_tables.foreground),
         "laboratory": laboratory,
         "laboratory_settings": of_laboratory(laboratory_tables.settings_table),

@@ -568,12 +568,14 @@ def test_verdict_by_hand():
     assert verdict(cards=((45,), (40,))).startswith("not known yet")
 
 
-def test_foreground_by_hand():
+def test_sentences_by_hand():
     tried = TRIED._replace(variants=TRIED.variants[1:3])
     lines = [line_of(tried.run("cards", x, 1), 40) for x in tried.variants]
     # (6 + 8 + 16 * 0 + 10 + 12) / 20
     assert tables.foreground(pd.DataFrame(lines), tried, "cards", "OHEM") == "1.8"
     assert tables.foreground(pd.DataFrame(lines), tried, "pests", "OHEM") == "-"
+    assert tables.ap(pd.DataFrame(lines), tried, "cards", "OHEM") == "40.0 (1 seed)"
+    assert tables.ap(pd.DataFrame(lines), tried, "pests", "OHEM") == "- (0 seeds)"
 
 
 @laboratories

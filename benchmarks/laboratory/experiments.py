@@ -275,6 +275,21 @@ def experiments(laboratory: str) -> dict[str, Experiment]:
             SEEDS,
         )
     if laboratory == "fast":
+        at_equal_time = found["main"].run(lab.tuned_on[0], ohem, TUNING_SEED).iterations
+        found["no NMS"] = experiment(
+            "OHEM without its NMS, which takes no time that counts",
+            [
+                best(laboratory, "random"),
+                ohem,
+                ohem._replace(
+                    recipe="OHEM, no NMS",
+                    budget="iterations",
+                    factor=at_equal_time / lab.iterations,
+                ),
+            ],
+            SEEDS[:3],
+            lab.tuned_on[:1],
+        )
         found["set back"] = experiment(
             "What sets OHEM back",
             [

@@ -14,6 +14,7 @@ from benchmarks.measure import listed, make_table, mean_and_deviation, number
 from benchmarks.provenance import made_by
 
 __all__ = [
+    "ap",
     "ap_by_seed",
     "best_settings",
     "difference",
@@ -161,6 +162,17 @@ def verdict(runs: pd.DataFrame, experiment: Experiment, recipe: str) -> str:
     words = {1: "significantly higher", -1: "significantly lower", 0: "not significantly different"}
     phrases = [f"{words[k]} on {listed(x)}" for k, x in names.items() if x]
     return "; ".join(phrases) or "not known yet: fewer than two seeds are recorded"
+
+
+def ap(runs: pd.DataFrame, experiment: Experiment, dataset: str, recipe: str) -> str:
+    """
+    Returns:
+        str: the mean AP of a recipe, "63.1 (3 seeds)".
+    """
+    (variant,) = (x for x in experiment.variants if x.recipe == recipe)
+    values = ap_by_seed(runs, experiment, dataset, variant)
+    seeds = "1 seed" if len(values) == 1 else f"{len(values)} seeds"
+    return f"{number(values.mean())} ({seeds})"
 
 
 def foreground(runs: pd.DataFrame, experiment: Experiment, dataset: str, recipe: str) -> str:
