@@ -20,13 +20,13 @@ from detectron2.engine import (
     default_setup,
     default_writers,
     hooks,
-    launch,
 )
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import COCOEvaluator, inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 
 from ohem_d2.checkpoint import AtomicCheckpointer, SafeCheckpointer
+from ohem_d2.commands.command_line import launch_processes
 
 logger = logging.getLogger("detectron2")
 
@@ -97,11 +97,4 @@ if __name__ == "__main__":
     args = default_argument_parser().parse_args()
     if not Path(args.config_file).is_file():
         sys.exit(f"--config-file is {args.config_file!r}, which does not exist.")
-    launch(
-        main,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(args,),
-    )
+    launch_processes(main, args)

@@ -6,12 +6,15 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from detectron2.engine import launch
+from torch.multiprocessing import ProcessExitedException
 
 from ..utils import InputError
 
-__all__ = ["add_import_argument", "exit_on_error", "make_parser"]
+__all__ = ["add_import_argument", "exit_on_error", "launch_processes", "make_parser"]
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
@@ -34,6 +37,29 @@ def add_import_argument(parser: argparse.ArgumentParser) -> None:
         dest="module",
         help="a Python module that registers your datasets or models, such as my_datasets",
     )
+
+
+def launch_processes(
+    function: Callable[[argparse.Namespace], object], args: argparse.Namespace
+) -> None:
+    """
+    Call a function in each process of a training.
+
+    Args:
+        function: takes `args`.
+        args: with the arguments of detectron2's default_argument_parser().
+    """
+    try:
+        launch(
+            function,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+        )
+    except ProcessExitedException as e:  # that process has said why; the others were ended
+        sys.exit(e.exit_code)
 
 
 @contextmanager

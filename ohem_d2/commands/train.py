@@ -11,7 +11,6 @@ Train and evaluate a detector with or without online hard example mining.
 
 import logging
 import os
-import sys
 import weakref
 from contextlib import nullcontext
 from functools import partial
@@ -21,7 +20,6 @@ from detectron2.engine import (
     TrainerBase,
     default_argument_parser,
     default_setup,
-    launch,
 )
 from detectron2.evaluation import verify_results
 from detectron2.modeling import ROI_HEADS_REGISTRY
@@ -29,7 +27,6 @@ from detectron2.modeling.roi_heads import ROIHeads
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, TensorboardXWriter
 from detectron2.utils.logger import setup_logger
-from torch.multiprocessing import ProcessExitedException
 
 from ..checkpoint import AtomicCheckpointer, StrictCheckpointer
 from ..data import build_train_loader
@@ -52,7 +49,7 @@ from ..modeling.test_time.options import uses_test_time_options, with_test_time_
 from ..utils import InputError, config_errors
 from ..utils.atomic import named_errors
 from ..utils.metrics_file import LateJSONWriter, drop_metrics
-from .command_line import add_import_argument, exit_on_error
+from .command_line import add_import_argument, exit_on_error, launch_processes
 
 logger = logging.getLogger("ohem_d2")
 
@@ -227,15 +224,4 @@ def train(args):
 
 
 def main():
-    args = argument_parser().parse_args()
-    try:
-        launch(
-            train,
-            args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(args,),
-        )
-    except ProcessExitedException as e:  # that process has said why; the others were ended
-        sys.exit(e.exit_code)
+    launch_processes(train, argument_parser().parse_args())

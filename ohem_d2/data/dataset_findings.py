@@ -151,7 +151,9 @@ def find_in_coco_categories(path: str, content: Any) -> Iterator[Finding]:
     yield from findings
     if not findings:
         yield from _find_in_ids(path, content, "categories")
-        yield from _find_in_names(path, content)
+        for x in content["categories"]:
+            if _has_id(x) and not isinstance(x.get("name"), str):
+                yield Finding(f"{path}: category {x['id']} has no name.")
 
 
 def _find_in_list(path: str, content: Any, key: str) -> Iterator[Finding]:
@@ -171,12 +173,6 @@ def _find_in_ids(path: str, content: dict[str, Any], key: str) -> Iterator[Findi
             ids.add(x["id"])
 
 
-def _find_in_names(path: str, content: dict[str, Any]) -> Iterator[Finding]:
-    for x in content["categories"]:
-        if _has_id(x) and not isinstance(x.get("name"), str):
-            yield Finding(f"{path}: category {x['id']} has no name.")
-
-
 def _has_id(value: dict[str, Any]) -> bool:
     return isinstance(value.get("id"), (int, str))
 
@@ -192,9 +188,9 @@ def _find_in_coco(path: str, is_evaluated: bool) -> Iterator[Finding]:
     if findings:
         yield from findings
         return
-    for key in ONE:
-        yield from _find_in_ids(path, content, key)
-    yield from _find_in_names(path, content)
+    yield from _find_in_ids(path, content, "images")
+    yield from _find_in_ids(path, content, "annotations")
+    yield from find_in_coco_categories(path, content)
     ids = {key: {x["id"]: x for x in content[key] if _has_id(x)} for key in ONE}
     for image_id, x in ids["images"].items():
         if not isinstance(x.get("file_name"), str):

@@ -69,7 +69,8 @@ def _register_coco(name: str, file: Path, image_folder: Optional[Path] = None) -
         raise InputError(f"The dataset {name} needs {file}: {e.strerror}.") from e
     except ValueError as e:
         raise InputError(f"{file} cannot be read as json: {e}") from e
-    for finding in find_in_coco_categories(str(file), content):
+    finding = next(find_in_coco_categories(str(file), content), None)
+    if finding is not None:
         raise InputError(finding.text)
     categories = sorted(content["categories"], key=lambda x: x["id"])
     class_names = [x["name"] for x in categories]
