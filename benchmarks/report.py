@@ -67,8 +67,8 @@ def template_values(
 
     def iterations(name: str, experiment: str, dataset: str, recipe: str) -> str:
         chosen = experiments(name)[experiment]
-        (variant,) = (x for x in chosen.variants if x.recipe == recipe)
-        return f"{chosen.run(dataset, variant, chosen.seeds[0]).iterations:,}"
+        run = chosen.run(dataset, chosen.variant(recipe), chosen.seeds[0])
+        return f"{run.iterations:,}"
 
     def laboratory_summary(name: str, *names: str) -> str:
         chosen = [experiments(name)[x] for x in names]
@@ -108,11 +108,11 @@ def draw_pictures(
     draw_differences(docs / "results_main.png", xlabel, differences)
     # Longer runs have other iterations.
     recipes = EXPERIMENTS["main"].recipes[:-1]
+    titles = {k: x.title for k, x in RECIPES.items()}
     losses = {}
     for dataset in EXPERIMENTS["main"].datasets:
         if len(sampling.ap_by_seed(runs, dataset, recipes[:2]).dropna()) >= sampling.MIN_SEEDS:
             points = sampling.mean_roi_loss(runs, dataset, recipes)
-            titles = {k: x.title for k, x in RECIPES.items()}
             losses[DATASETS[dataset].title] = points.replace({"recipe": titles})
     draw_losses(docs / "results_mean_roi_loss.png", losses)
     pools = {DATASETS[x].title: sampling.ap_by_pool(runs, x) for x in EXPERIMENTS["pool"].datasets}

@@ -169,8 +169,7 @@ def ap(runs: pd.DataFrame, experiment: Experiment, dataset: str, recipe: str) ->
     Returns:
         str: the mean AP of a recipe, "63.1 (3 seeds)".
     """
-    (variant,) = (x for x in experiment.variants if x.recipe == recipe)
-    values = ap_by_seed(runs, experiment, dataset, variant)
+    values = ap_by_seed(runs, experiment, dataset, experiment.variant(recipe))
     seeds = "1 seed" if len(values) == 1 else f"{len(values)} seeds"
     return f"{number(values.mean())} ({seeds})"
 
@@ -180,7 +179,7 @@ def foreground(runs: pd.DataFrame, experiment: Experiment, dataset: str, recipe:
     Returns:
         str: the foreground RoIs per image that a recipe trains on, the mean over its runs.
     """
-    (variant,) = (x for x in experiment.variants if x.recipe == recipe)
+    variant = experiment.variant(recipe)
     these = find(runs, [experiment.run(dataset, variant, seed) for seed in experiment.seeds])
     means = [pd.DataFrame(x)["num_fg"].mean() for x in these["curves"]]
     return number(sum(means) / len(means) if means else math.nan)
