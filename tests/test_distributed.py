@@ -112,20 +112,23 @@ def test_synchronized_batch_norm_with_different_numbers_of_rois(run_in_two_proce
     check_training(run_in_two_processes, options, objects=[[3, 3], [1, 1]])
 
 
+# What the second process has: objects in an image, and arguments of train().
+CASES = {
+    "no objects": (0, {}),
+    "no proposals": (3, {"proposals_per_object": 0}),
+    "ignore regions": (3, {"are_ignored": True}),
+}
+
+
 def train_for_long(rank, case):
     """
     A hundred steps, in which the second process has nothing, or nothing to learn from.
     """
-    options = {"proposals_per_object": 0} if case == "no proposals" else {}
-    if rank == 0:
-        return train(rank, {}, [[3] * 100], "cpu")
-    if case == "ignore regions":
-        options["are_ignored"] = True
-    count = 0 if case == "no objects" else 3
+    count, options = CASES[case] if rank else (3, {})
     return train(0, {}, [[count] * 100], "cpu", **options)
 
 
-@pytest.mark.parametrize("case", ["no objects", "no proposals", "ignore regions"])
+@pytest.mark.parametrize("case", CASES)
 def test_a_hundred_steps(run_in_two_processes, case):
     results = run_in_two_processes(train_for_long, case)
     assert all(torch.equal(p, results[1][name]) for name, p in results[0].items())

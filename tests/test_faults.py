@@ -44,6 +44,9 @@ def test_kills(sound):
     assert report.problems == [] and report.equal == report.trainings
 
 
+IMPORTING = ["check", "--import", "my_data"]
+
+
 # That bad outcomes are told from good ones.
 @pytest.mark.parametrize(
     "command, spoil, message, outcome",
@@ -54,31 +57,31 @@ def test_kills(sound):
         (["check", "none"], nothing, "nobody", "unnamed"),
         (["check", "none"], nothing, "", "refused"),
         (
-            ["check", "--import", "my_data", "none"],
+            [*IMPORTING, "none"],
             write("my_data.py", "open('was_run', 'w')"),
             "none",
             "code run",
         ),
         (
-            ["check", "--import", "my_data", "none"],
+            [*IMPORTING, "none"],
             write("my_data.py", "open('../x', 'w')"),
             "none",
             "outside",
         ),
         (
-            ["check", "--import", "my_data", "none"],
+            [*IMPORTING, "none"],
             write("my_data.py", "open('coco.json', 'w')"),
             "none",
             "loss",
         ),
         (
-            ["check", "--import", "my_data", "voc:voc:all"],
-            write("my_data.py", "import atexit, threading\nthreading.Thread.start = None\n1/0"),
+            [*IMPORTING, "voc:voc:all"],
+            write("my_data.py", "1/0"),
             "ZeroDivisionError",
             "clear",
         ),
         (
-            ["check", "--import", "my_data", "voc:voc:all"],
+            [*IMPORTING, "voc:voc:all"],
             write("my_data.py", "import ohem_d2.engine.input_checks as x\nx.is_path = 1\n"),
             "x",
             "traceback",

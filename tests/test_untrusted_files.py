@@ -10,34 +10,13 @@ import numpy as np
 import pytest
 import torch
 from detectron2.structures import BoxMode
+from faults.malicious_faults import Malicious
+from faults.running import SENTINEL
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ohem_d2.engine import load_config
 from ohem_d2.utils.safe_pickle import load_pickle
-
-
-class Malicious:
-    """
-    Makes a folder when it is unpickled.
-    """
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def __reduce__(self):
-        return exec, (f"import os; os.mkdir({str(self.folder)!r})",)
-
-
-@pytest.fixture
-def malicious(tmp_path):
-    """
-    An object, which is checked to be one. At the end, nothing was run.
-    """
-    pickle.loads(pickle.dumps(Malicious(tmp_path / "it_works")))
-    assert (tmp_path / "it_works").exists()
-    yield Malicious(tmp_path / "was_run")
-    assert not (tmp_path / "was_run").exists()
 
 
 def test_configs_of_detectron2_are_trusted():
@@ -106,9 +85,10 @@ def test_nothing_else_is_found(content):
         load_pickle(io.BytesIO(content))
 
 
-def test_the_storage_of_a_tensor_runs_nothing(malicious):
+def test_the_storage_of_a_tensor_runs_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     file = io.BytesIO()
-    torch.save(malicious, file)
+    torch.save(Malicious(), file)
 
     class Tensor:
         def __reduce__(self):
@@ -116,3 +96,4 @@ def test_the_storage_of_a_tensor_runs_nothing(malicious):
 
     with pytest.raises(pickle.UnpicklingError, match="GLOBAL"):
         load_pickle(io.BytesIO(pickle.dumps(Tensor())))
+    assert not (tmp_path / SENTINEL).exists()

@@ -3,6 +3,9 @@ What goes wrong in use: bad input, broken files, full disks, kills. `make faults
 the real command lines, and writes docs/reliability.md.
 """
 
+# First: it sets one thread per process, which PyTorch and OpenCV read when they are imported.
+import conftest  # noqa: F401
+
 # Imported once, before processes are forked for the commands.
 from ohem_d2.commands import (  # noqa: F401
     ablation,

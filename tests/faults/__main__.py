@@ -16,11 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-# One thread per process, as in the tests. PyTorch and OpenCV read these when they are imported.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
-
 import pandas as pd
+from conftest import ROOT
 from tqdm import tqdm
 
 from benchmarks.provenance import made_by, provenance
@@ -30,8 +27,6 @@ from .kills import VARIANTS, kill_trainings
 from .report import write_reports
 from .running import FORK, GOOD, run_fault
 from .sound_folder import make_sound_folder
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def try_fault(sound: Path, i: int) -> Any:

@@ -12,6 +12,7 @@ from .fault import (
     edit,
     nothing,
     readers_of_weights,
+    refused,
     remove,
     replace_by_folder,
     write,
@@ -119,8 +120,8 @@ def value_faults() -> list[Fault]:
     faults = []
     for key, values in VALUES.items():
         for value in values:
-            heads = [] if key == "MODEL.ROI_HEADS.NAME" else ["MODEL.ROI_HEADS.NAME"]
-            options = [*heads, "OHEMROIHeads"] if heads else []
+            heads = ["MODEL.ROI_HEADS.NAME", "OHEMROIHeads"]
+            options = [] if key in heads else heads
             faults.append(
                 Fault(
                     "config values",
@@ -174,15 +175,8 @@ FILES: dict[str, tuple[Spoil, str]] = {
 
 
 def file_faults() -> list[Fault]:
-    faults = []
-    for name, (spoil, message) in FILES.items():
-        for command in (
-            TRAIN,
-            *readers_of_weights(CONFIG),
-            ["convert-weights", *CONFIG, "classifier.pth", "new.pth"],
-        ):
-            faults.append(Fault("config files", name, command, spoil, message))
-    return faults
+    convert = ["convert-weights", *CONFIG, "classifier.pth", "new.pth"]
+    return refused("config files", FILES, [TRAIN, *readers_of_weights(CONFIG), convert])
 
 
 RAISES = write("broken.py", "raise RuntimeError('not today')\n")

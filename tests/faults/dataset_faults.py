@@ -17,9 +17,11 @@ from .fault import (
     VOC,
     Fault,
     Spoil,
+    accepted,
     edit,
     nothing,
     readers_of_dataset,
+    refused,
     remove,
     replace_by_folder,
     write,
@@ -36,20 +38,17 @@ def _make_image(size: tuple[int, int], format: str = "JPEG", mode: str = "RGB") 
 
 PICTURE = "voc/JPEGImages/a.jpg"
 
-# What is wrong, and what the message must match. Missing images are found before anything is read.
-IMAGES: dict[str, tuple[Spoil, str]] = {
-    "empty": (write(PICTURE, b""), r"a\.jpg"),
-    "an HTML page": (write(PICTURE, "<html>Not found</html>"), r"a\.jpg"),
-    "truncated in the data": (edit(PICTURE, lambda x: x[:-500]), r"a\.jpg"),
-    "truncated in the header": (edit(PICTURE, lambda x: x[:30]), r"a\.jpg"),
-    "of another size than annotated": (write(PICTURE, _make_image((97, 80))), r"a\.jpg"),
-    "turned": (write(PICTURE, _make_image((80, 96))), r"a\.jpg"),
-    "above Pillow's limit": (
-        write(PICTURE, _make_image((19000, 19000), "PNG", "1")),
-        r"a\.jpg",
-    ),
-    "a folder": (replace_by_folder(PICTURE), r"a\.jpg"),
-    "garbage": (write(PICTURE, BINARY), r"a\.jpg"),
+# Missing images are apart: they are found before anything is read.
+IMAGES: dict[str, Spoil] = {
+    "empty": write(PICTURE, b""),
+    "an HTML page": write(PICTURE, "<html>Not found</html>"),
+    "truncated in the data": edit(PICTURE, lambda x: x[:-500]),
+    "truncated in the header": edit(PICTURE, lambda x: x[:30]),
+    "of another size than annotated": write(PICTURE, _make_image((97, 80))),
+    "turned": write(PICTURE, _make_image((80, 96))),
+    "above Pillow's limit": write(PICTURE, _make_image((19000, 19000), "PNG", "1")),
+    "a folder": replace_by_folder(PICTURE),
+    "garbage": write(PICTURE, BINARY),
 }
 # Commands that list broken images on their page, or do not read images.
 LISTS = ("compare", "inspect")
@@ -62,23 +61,23 @@ def _rename_to_png(folder: Path) -> None:
     edit("coco.json", lambda x: x.replace(b"a.jpg", b"a.png"))(folder)
 
 
+IMAGES_ACCEPTED: dict[str, Spoil] = {
+    "a PNG named .jpg": write(PICTURE, _make_image((96, 80), "PNG")),
+    "gray": write(PICTURE, _make_image((96, 80), "JPEG", "L")),
+    "CMYK": write(PICTURE, _make_image((96, 80), "JPEG", "CMYK")),
+    "with transparency": write(PICTURE, _make_image((96, 80), "PNG", "RGBA")),
+    "a .png": _rename_to_png,
+}
+
+
 def image_faults() -> list[Fault]:
     faults = []
-    for name, (spoil, message) in IMAGES.items():
+    for name, spoil in IMAGES.items():
         for reader, command in readers_of_dataset(VOC).items():
             page = "new/index.html" if reader in LISTS else ""
-            expected = "" if reader in READS_NO_IMAGES else message
+            expected = "" if reader in READS_NO_IMAGES else r"a\.jpg"
             faults.append(Fault("images", name, command, spoil, expected, page))
-    for name, data in {
-        "a PNG named .jpg": _make_image((96, 80), "PNG"),
-        "gray": _make_image((96, 80), "JPEG", "L"),
-        "CMYK": _make_image((96, 80), "JPEG", "CMYK"),
-        "with transparency": _make_image((96, 80), "PNG", "RGBA"),
-    }.items():
-        for command in readers_of_dataset(VOC).values():
-            faults.append(Fault("images", name, command, write(PICTURE, data), ""))
-    for command in readers_of_dataset(VOC).values():
-        faults.append(Fault("images", "a .png", command, _rename_to_png, ""))
+    faults += accepted("images", IMAGES_ACCEPTED, readers_of_dataset(VOC).values())
     for dataset in (VOC, COCO):
         for reader, command in readers_of_dataset(dataset).items():
             if dataset == VOC or reader not in ("convert-proposals", "compare"):
@@ -170,18 +169,13 @@ SPLITS: dict[str, tuple[Spoil, str]] = {
 
 
 def voc_faults() -> list[Fault]:
-    faults = []
     kind = "PASCAL VOC's files"
-    readers = readers_of_dataset(VOC)
-    for name, (spoil, words) in VOC_XML.items():
-        for command in readers.values():
-            faults.append(Fault(kind, name, command, spoil, rf"(?s)a\.xml.*{words}"))
-    for name, spoil in VOC_ACCEPTED.items():
-        for command in readers.values():
-            faults.append(Fault(kind, name, command, spoil, ""))
-    for name, (spoil, message) in SPLITS.items():
-        for command in readers.values():
-            faults.append(Fault(kind, name, command, spoil, message))
+    readers = readers_of_dataset(VOC).values()
+    faults = [
+        *refused(kind, VOC_XML, readers, r"a\.xml"),
+        *accepted(kind, VOC_ACCEPTED, readers),
+        *refused(kind, SPLITS, readers),
+    ]
     # Where a module of the user registers the classes, another one is a mistake.
     import_data = ["--import", "my_data"]
     unknown = edit(XML, _replace("<name>cat<", "<name>cats<"))
@@ -271,16 +265,13 @@ EVALUATES = ("train", "evaluation", "ablation", "evaluate")
 
 
 def coco_faults() -> list[Fault]:
-    faults = []
     kind = "COCO json"
     readers = readers_of_dataset(COCO)
     del readers["convert-proposals"]
-    for name, (spoil, words) in COCO_JSON.items():
-        for command in readers.values():
-            faults.append(Fault(kind, name, command, spoil, rf"(?s)coco\.json.*{words}"))
-    for name, spoil in COCO_ACCEPTED.items():
-        for command in readers.values():
-            faults.append(Fault(kind, name, command, spoil, ""))
+    faults = [
+        *refused(kind, COCO_JSON, readers.values(), r"coco\.json"),
+        *accepted(kind, COCO_ACCEPTED, readers.values()),
+    ]
     for field in ("iscrowd", "area"):
         for reader, command in readers.items():
             message = rf"annotation 1 has no {field}" if reader in EVALUATES else ""

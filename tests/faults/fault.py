@@ -2,9 +2,12 @@
 What a fault is, and the commands that meet it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
+
+from ohem_d2.data.datasets.by_path import folder_name
 
 __all__ = [
     "BINARY",
@@ -15,11 +18,13 @@ __all__ = [
     "Spoil",
     "VOC",
     "WEIGHTS",
+    "accepted",
     "all_of",
     "edit",
     "nothing",
     "readers_of_dataset",
     "readers_of_weights",
+    "refused",
     "remove",
     "replace_by_folder",
     "write",
@@ -72,8 +77,7 @@ def readers_of_dataset(name: str) -> dict[str, list[str]]:
     """
     value = f"('{name}',)"
     weights = ["MODEL.WEIGHTS", WEIGHTS]
-    folder = name.replace(":", "_").replace("/", "_")
-    detections = f"a/inference/{folder}"
+    detections = f"a/inference/{folder_name(name)}"
     if name == COCO:
         detections += "/coco_instances_results.json"
     return {
@@ -107,15 +111,41 @@ def readers_of_weights(config: list[str], weights: str = WEIGHTS) -> list[list[s
     ]
 
 
-def write(name: str, *contents: str | bytes) -> Spoil:
+def refused(
+    kind: str,
+    cases: Mapping[str, tuple[Spoil, str]],
+    commands: Iterable[list[str]],
+    file: str = "",
+) -> list[Fault]:
+    """
+    Args:
+        cases: by what is wrong: how, and what the message of each command must match,
+        file (str): after this.
+    """
+    before = f"(?s){file}.*" if file else ""
+    return [
+        Fault(kind, name, command, spoil, f"{before}{words}")
+        for (name, (spoil, words)), command in product(cases.items(), commands)
+    ]
+
+
+def accepted(kind: str, cases: Mapping[str, Spoil], commands: Iterable[list[str]]) -> list[Fault]:
+    """
+    Args:
+        cases: what seems wrong, and each command gets along with.
+    """
+    return refused(kind, {name: (spoil, "") for name, spoil in cases.items()}, commands)
+
+
+def write(name: str, content: str | bytes) -> Spoil:
     """
     Args:
         name (str): a file in the sound folder.
-        contents: what it shall hold.
+        content: what it shall hold.
     """
 
     def spoil(folder: Path) -> None:
-        data = b"".join(x.encode() if isinstance(x, str) else x for x in contents)
+        data = content.encode() if isinstance(content, str) else content
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
 

@@ -4,7 +4,6 @@ and names that lead elsewhere.
 """
 
 import fcntl
-from collections.abc import Callable
 from pathlib import Path
 
 from .fault import (
@@ -104,22 +103,27 @@ NAMES = {
 }
 
 
-def name_faults() -> list[Fault]:
-    faults = []
-    # In COCO's json, the names need escapes of their own for quotes.
-    for name, new in NAMES.items():
-        for dataset in (VOC, COCO):
-            if '"' in new and dataset == COCO:
-                continue
-            for reader, command in readers_of_dataset(dataset).items():
-                if reader in ("train", "inspect", "check", "ablation"):
-                    faults.append(Fault("names", name, command, _rename("dog", new), ""))
-    register: Callable[[str], Spoil] = lambda name: write(  # noqa: E731
+def _register(name: str) -> Spoil:
+    """
+    A dataset of this name, with the images of the others.
+    """
+    return write(
         "my_data.py",
         "from detectron2.data.datasets import register_coco_instances\n"
         "register_coco_instances("
         f"'{name}', {{'thing_classes': ['cat', 'dog']}}, 'coco.json', 'voc/JPEGImages')\n",
     )
+
+
+def name_faults() -> list[Fault]:
+    faults = []
+    for name, new in NAMES.items():
+        for dataset in (VOC, COCO):
+            if '"' in new and dataset == COCO:
+                continue  # json would need an escape of its own
+            for reader, command in readers_of_dataset(dataset).items():
+                if reader in ("train", "inspect", "check", "ablation"):
+                    faults.append(Fault("names", name, command, _rename("dog", new), ""))
     for name in ("../../../elsewhere", "a/b", "..", "a b", "C:\\x"):
         text = name.replace("\\", "\\\\")
         value = f"('{text}',)"
@@ -127,7 +131,7 @@ def name_faults() -> list[Fault]:
         datasets = ["DATASETS.TRAIN", value, "DATASETS.TEST", value]
         for command in (["train", *config], *readers_of_weights(config)):
             command = [*command, *datasets]
-            faults.append(Fault("names", f"a dataset {name}", command, register(text), ""))
+            faults.append(Fault("names", f"a dataset {name}", command, _register(text), ""))
     return faults
 
 

@@ -16,10 +16,12 @@ from .fault import (
     VOC,
     Fault,
     Spoil,
+    accepted,
     all_of,
     edit,
     nothing,
     readers_of_weights,
+    refused,
     remove,
     replace_by_folder,
     write,
@@ -87,23 +89,19 @@ PROPOSALS_ACCEPTED: dict[str, Spoil] = {
 
 def proposal_faults() -> list[Fault]:
     readers = [["train", *FAST_RCNN], *readers_of_weights(FAST_RCNN)]
-    faults = []
-    for name, (spoil, words) in PROPOSALS.items():
-        message = rf"(?s)proposals\.pkl.*{words}"
-        faults += [Fault("proposals", name, x, spoil, message) for x in readers]
-    for name, spoil in PROPOSALS_ACCEPTED.items():
-        # The weights are those of a detector with an RPN: its other weights fit.
-        faults += [Fault("proposals", name, x, spoil, "") for x in readers]
     none = ["DATASETS.PROPOSAL_FILES_TEST", "()"]
-    faults += [
-        Fault("proposals", "no file named", [*x, *none], nothing, "PROPOSAL_FILES_TEST")
-        for x in readers
-        if x[0] != "inspect"  # it inspects DATASETS.TRAIN
+    convert = ["convert-proposals", VOC, "boxes.mat", "new.pkl"]
+    return [
+        *refused("proposals", PROPOSALS, readers, r"proposals\.pkl"),
+        # The weights are those of a detector with an RPN: its other weights fit.
+        *accepted("proposals", PROPOSALS_ACCEPTED, readers),
+        *(
+            Fault("proposals", "no file named", [*x, *none], nothing, "PROPOSAL_FILES_TEST")
+            for x in readers
+            if x[0] != "inspect"  # it inspects DATASETS.TRAIN
+        ),
+        *refused("MATLAB's boxes", MATLAB, [convert], r"boxes\.mat"),
     ]
-    for name, (spoil, words) in MATLAB.items():
-        command = ["convert-proposals", VOC, "boxes.mat", "new.pkl"]
-        faults.append(Fault("MATLAB's boxes", name, command, spoil, rf"(?s)boxes\.mat.*{words}"))
-    return faults
 
 
 def _matlab(change: Callable[[dict], object]) -> Spoil:

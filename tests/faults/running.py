@@ -131,8 +131,7 @@ def run_fault(fault: Fault, sound: Path) -> Result:
         before = _digests(folder)
         code, printed = run_command(fault.command, folder, fault.max_file_size)
         message = _last_lines(printed)
-        has_traceback = "Traceback (most recent call last)" in printed
-        outcome = "traceback" if has_traceback else _judge(fault, folder, code, message)
+        outcome = _judge(fault, folder, code, printed)
         after = _digests(folder)
         # A resumed training that goes on replaces what is in its folder. If it fails, checkpoints
         # stay.
@@ -151,11 +150,13 @@ def run_fault(fault: Fault, sound: Path) -> Result:
     return Result(fault.kind, fault.name, fault.reader, outcome, message)
 
 
-def _judge(fault: Fault, folder: Path, code: int | None, message: str) -> str:
+def _judge(fault: Fault, folder: Path, code: int | None, printed: str) -> str:
     if (folder / SENTINEL).exists():
         return "code run"
     if code is None:
         return "hang"
+    if "Traceback (most recent call last)" in printed:
+        return "traceback"
     if fault.page:
         page = folder / fault.page
         found = not code and page.exists() and re.search(fault.message, page.read_text())
@@ -164,7 +165,7 @@ def _judge(fault: Fault, folder: Path, code: int | None, message: str) -> str:
         return "refused" if code else ACCEPTED
     if not code:
         return "silent"
-    return CLEAR if re.search(fault.message, message) else "unnamed"
+    return CLEAR if re.search(fault.message, _last_lines(printed)) else "unnamed"
 
 
 def _digests(folder: Path) -> dict[str, str]:

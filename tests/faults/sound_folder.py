@@ -8,17 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from detectron2.config import get_cfg
+from conftest import load_config
 from PIL import Image
 from scipy.io import savemat
-
-from ohem_d2 import add_ohem_config
-from ohem_d2.engine import find_config
 
 from .fault import COCO, VOC
 from .running import run_command
 
-__all__ = ["BOXES", "IMAGES", "SIZE", "make_sound_folder"]
+__all__ = ["make_sound_folder"]
 
 IMAGES = "abc"
 SIZE = (96, 80)  # width, height
@@ -50,6 +47,12 @@ TINY = [
     *("SOLVER.CHECKPOINT_PERIOD", 1, "SOLVER.WARMUP_ITERS", 0),
     *("DATASETS.TRAIN", (VOC,), "DATASETS.TEST", (VOC, COCO)),
 ]
+# And one that has proposals instead of an RPN.
+FAST_RCNN = [
+    *("MODEL.LOAD_PROPOSALS", True, "MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"),
+    *("DATASETS.TEST", (VOC,), "DATASETS.PROPOSAL_FILES_TRAIN", ("proposals.pkl",)),
+    *("DATASETS.PROPOSAL_FILES_TEST", ("proposals.pkl",)),
+]
 
 
 def make_sound_folder(folder: Path) -> None:
@@ -60,13 +63,11 @@ def make_sound_folder(folder: Path) -> None:
     folder.mkdir(parents=True)
     _write_dataset(folder)
     (folder / "my_data.py").write_text(MY_DATA)
-    for name in ("faster", "fast"):
-        (folder / {"faster": "config.yaml", "fast": "fast_rcnn.yaml"}[name]).write_text(
-            _make_config(name)
-        )
+    for name, options in (("config.yaml", TINY), ("fast_rcnn.yaml", TINY + FAST_RCNN)):
+        config = load_config("demo/faster_rcnn_R_18_ohem.yaml", *options)
+        (folder / name).write_text(config.dump())
     _write_proposals(folder)
-    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 7, bias=False))
-    torch.save({"conv1.weight": model[0].weight.detach()}, folder / "classifier.pth")
+    torch.save({"conv1.weight": torch.rand(8, 3, 7, 7)}, folder / "classifier.pth")
     for name, heads in (("a", "StandardROIHeads"), ("b", "OHEMROIHeads")):
         options = ["MODEL.ROI_HEADS.NAME", heads, "OUTPUT_DIR", name]
         _run(folder, "train", "--config-file", "config.yaml", *options)
@@ -92,21 +93,6 @@ def _run(folder: Path, *command: str) -> None:
     code, printed = run_command(command, folder)
     if code:
         raise RuntimeError(f"{' '.join(command)} failed:\n{printed[-2000:]}")
-
-
-def _make_config(name: str) -> str:
-    options = list(TINY)
-    if name == "fast":
-        options += ["MODEL.LOAD_PROPOSALS", True]
-        options += ["MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"]
-        options += ["DATASETS.TEST", (VOC,)]
-        options += ["DATASETS.PROPOSAL_FILES_TRAIN", ("proposals.pkl",)]
-        options += ["DATASETS.PROPOSAL_FILES_TEST", ("proposals.pkl",)]
-    cfg = get_cfg()
-    add_ohem_config(cfg)
-    cfg.merge_from_file(find_config("demo/faster_rcnn_R_18_ohem.yaml"))
-    cfg.merge_from_list(options)
-    return cfg.dump()
 
 
 def _write_dataset(folder: Path) -> None:
