@@ -3,13 +3,14 @@ A part of what `make faults` tries: bad input, full disks and kills, on the real
 """
 
 import pickle
+import shutil
 
 import pytest
 from faults import FAULTS, malicious_faults
 from faults.fault import Fault, nothing, write
 from faults.kills import kill_trainings
 from faults.report import write_reports
-from faults.running import GOOD, OUTCOMES, SENTINEL, Result, run_fault
+from faults.running import GOOD, OUTCOMES, SENTINEL, Result, run_command, run_fault
 from faults.sound_folder import make_sound_folder
 
 pytestmark = pytest.mark.slow
@@ -38,10 +39,19 @@ def test_malicious_files_would_work(tmp_path, monkeypatch):
     assert (tmp_path / SENTINEL).exists()
 
 
-def test_kills(sound):
-    report = kill_trainings(sound, "images loaded by the training", kills=3)
+@pytest.mark.parametrize("variant", ["images loaded by the training", "two processes"])
+def test_kills(sound, variant):
+    report = kill_trainings(sound, variant, kills=3)
     assert report.kills == 3 and report.trainings >= 1
     assert report.problems == [] and report.equal == report.trainings
+
+
+def test_two_processes_train(sound, tmp_path):
+    shutil.copytree(sound, tmp_path / "folder")
+    command = ["train", "--config-file", "config.yaml", "--num-gpus", "2", "OUTPUT_DIR", "new"]
+    code, printed = run_command(command, tmp_path / "folder")
+    assert code == 0, printed[-2000:]
+    assert (tmp_path / "folder/new/log.txt.rank1").exists()
 
 
 IMPORTING = ["check", "--import", "my_data"]

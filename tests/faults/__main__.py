@@ -43,7 +43,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--kills", type=int, default=52, help="in all (default: %(default)s)")
+    parser.add_argument("--kills", type=int, default=65, help="in all (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=ROOT / "docs", help="default: docs/")
     args = parser.parse_args()
     origin = provenance()  # before files are edited while it runs

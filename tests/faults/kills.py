@@ -3,8 +3,10 @@ Trainings that are killed at random moments, and resumed until they end.
 """
 
 import json
+import os
 import random
 import shutil
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -12,12 +14,13 @@ from typing import NamedTuple
 
 import torch
 
+from .cpu_processes import processes_of
 from .running import CommandProcess, run_command
 
 __all__ = ["VARIANTS", "KillReport", "kill_trainings"]
 
-COMMAND = [
-    *("train", "--config-file", "config.yaml", "--resume"),
+COMMAND = ["train", "--config-file", "config.yaml", "--resume"]
+OPTIONS = [
     *("SOLVER.MAX_ITER", "40", "SOLVER.CHECKPOINT_PERIOD", "3", "TEST.EVAL_PERIOD", "15"),
     *("MODEL.ROI_HEADS.NAME", "OHEMROIHeads", "DATASETS.TEST", "('voc:voc:all',)"),
 ]
@@ -29,6 +32,8 @@ VARIANTS = {
         *("MODEL.OHEM.POOL_SIZE", "60", "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "16"),
         *("MODEL.OHEM.FOREGROUND", "sampled"),
     ],
+    # A kill is one of them, or of the process that has started them.
+    "two processes": ["--num-gpus", "2"],
 }
 
 
@@ -52,7 +57,7 @@ def kill_trainings(sound: Path, variant: str, kills: int, seed: int = 0) -> Kill
         kills (int): in all, over as many trainings as it takes.
     """
     moments = random.Random(seed)
-    command = [*COMMAND, *VARIANTS[variant], "OUTPUT_DIR"]
+    command = [*COMMAND, *VARIANTS[variant], *OPTIONS, "OUTPUT_DIR"]
     done = trainings = equal = 0
     problems: list[str] = []
     with tempfile.TemporaryDirectory() as root:
@@ -71,11 +76,13 @@ def kill_trainings(sound: Path, variant: str, kills: int, seed: int = 0) -> Kill
                 process.join(moments.uniform(0, duration))
                 has_ended = process.exitcode is not None
                 if not has_ended:
-                    process.kill()
+                    os.kill(moments.choice(processes_of(process.pid)), signal.SIGKILL)
                     done += 1
                 code, printed = process.wait()
                 if has_ended and code:
                     problems.append(printed[-500:])
+                elif code is None:
+                    problems.append("A process lives on without the one that was killed.")
                 problems += _find_problems(folder / name)
             if not has_ended:
                 code, printed = run_command([*command, name], folder)

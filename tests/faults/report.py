@@ -53,7 +53,8 @@ messages](reliability_full.md).
 ## {kills} kills
 
 Trainings of 40 iterations with a checkpoint every third, killed (SIGKILL) at random moments,
-writing of checkpoints included, and resumed until they ended.
+writing of checkpoints included, and resumed until they ended. Of two processes, one is killed, or
+the one that has started them; the others end by themselves.
 
 {kill_table}
 
@@ -62,7 +63,7 @@ writing of checkpoints included, and resumed until they ended.
 ## What is not tried
 
 - Network file systems: the lock of an `OUTPUT_DIR` needs one with `flock`.
-- GPUs, and kills of one process of several.
+- GPUs: two processes are two on a CPU.
 - Power cuts: files are renamed when they are complete, but not synced to the disk.
 """
 

@@ -14,8 +14,11 @@ from pathlib import Path
 from threading import Thread
 from typing import NamedTuple
 
+import torch
+
 from ohem_d2.engine.digests import digest_file
 
+from .cpu_processes import launch_on_cpu
 from .fault import Fault
 
 __all__ = ["GOOD", "OUTCOMES", "Result", "CommandProcess", "run_command", "run_fault"]
@@ -89,20 +92,27 @@ class CommandProcess(FORK.Process):  # type: ignore[name-defined,misc]
         sys.path.insert(0, "")
         sys.argv = ["ohem-d2", *self._command]
         from ohem_d2.__main__ import main
+        from ohem_d2.commands import command_line
 
+        if not torch.cuda.is_available():
+            command_line.launch = launch_on_cpu
         main()
 
     def wait(self) -> tuple[int | None, str]:
         """
         Returns:
-            (int | None, str): the exit code, None after TIMEOUT, and what was printed.
+            (int | None, str): the exit code, None if it or a process that it has started lives
+            after TIMEOUT, and what was printed.
         """
         self.join(TIMEOUT)
         code = self.exitcode
         if code is None:
             self.kill()
             self.join()
-        self._reader.join()
+        # The processes that it has started print to it, too.
+        self._reader.join(TIMEOUT)
+        if self._reader.is_alive():
+            code = None
         return code, self._printed.decode(errors="replace")
 
     def _read(self) -> None:
