@@ -63,6 +63,16 @@ def pytest_collection_modifyitems(items):
 LOGGERS = ("detectron2", "fvcore", "ohem_d2")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_downloads(tmp_path_factory):
+    """
+    Leaves that of the user alone.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FVCORE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def own_loggers(monkeypatch):
     """

@@ -11,6 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import check_image_size, read_image
 from detectron2.utils.file_io import PathManager
 from PIL import UnidentifiedImageError
+from tqdm import tqdm
 
 from ..utils import InputError
 from .datasets.voc import annotations_file, is_voc, load_voc_image, read_image_set
@@ -20,7 +21,10 @@ __all__ = [
     "describe_image_error",
     "find_in_annotations",
     "find_in_coco_categories",
+    "find_in_files",
     "find_in_image",
+    "find_in_records",
+    "load_records",
 ]
 
 # What the lists of a file in COCO's format hold.
@@ -37,30 +41,51 @@ class Finding(NamedTuple):
 def find_in_annotations(dataset: str, is_evaluated: bool = False) -> Iterator[Finding]:
     """
     Args:
-        dataset (str): a registered one. Files in the layout of PASCAL VOC and in COCO's format are
-            looked into; any other dataset is loaded.
+        dataset (str): a registered one.
         is_evaluated (bool): whether COCO's evaluation needs it, which asks for more than training.
 
     Returns:
         the findings, without those in images.
     """
-    metadata = MetadataCatalog.get(dataset)
-    found: Iterator[Finding] = iter(())
-    if is_voc(dataset):
-        found = _find_in_voc(metadata.dirname, metadata.split, metadata.thing_classes)
-    elif metadata.get("json_file"):
-        found = _find_in_coco(metadata.json_file, is_evaluated)
     has_errors = False
-    for finding in found:
+    for finding in find_in_files(dataset, is_evaluated):
         has_errors |= finding.is_error
         yield finding
-    if not has_errors:
-        yield from _find_in_records(dataset)
-
-
-def _find_in_records(dataset: str) -> Iterator[Finding]:
+    if has_errors:
+        return
     try:
-        records = DatasetCatalog.get(dataset)
+        records = load_records(dataset)
+    except InputError as e:
+        yield Finding(str(e))
+        return
+    yield from find_in_records(dataset, records)
+
+
+def find_in_files(dataset: str, is_evaluated: bool = False) -> Iterator[Finding]:
+    """
+    The first part of :func:`find_in_annotations`, with a progress bar in a terminal: files in the
+    layout of PASCAL VOC and in COCO's format. There are none of any other dataset.
+    """
+    metadata = MetadataCatalog.get(dataset)
+    # It is there before a large file is parsed.
+    with tqdm(desc=f"Looking into {dataset}", unit="file", leave=False, disable=None) as bar:
+        if is_voc(dataset):
+            folder, split, classes = metadata.dirname, metadata.split, metadata.thing_classes
+            yield from _find_in_voc(folder, split, classes, bar)
+        elif metadata.get("json_file"):
+            yield from _find_in_coco(metadata.json_file, is_evaluated, bar)
+
+
+def load_records(dataset: str) -> list[dict[str, Any]]:
+    """
+    Returns:
+        list[dict]: in detectron2's dataset format.
+
+    Raises:
+        InputError: if it cannot be loaded.
+    """
+    try:
+        return DatasetCatalog.get(dataset)
     except Exception as e:  # a user's function may raise anything
         reason = str(e) if isinstance(e, InputError) else f"{type(e).__name__}: {e}"
         remedy = ""
@@ -69,8 +94,16 @@ def _find_in_records(dataset: str) -> Iterator[Finding]:
             folder, split = metadata.dirname, metadata.split
             if len(read_image_set(folder, split)) == 1:
                 remedy = f". detectron2 cannot read a single image: name it voc:{folder}:{split}"
-        yield Finding(f"{dataset} cannot be loaded: {reason}{remedy}.")
-        return
+        raise InputError(f"{dataset} cannot be loaded: {reason}{remedy}.") from e
+
+
+def find_in_records(dataset: str, records: Sequence[dict[str, Any]]) -> Iterator[Finding]:
+    """
+    The second part of :func:`find_in_annotations`.
+
+    Args:
+        records: from :func:`load_records`.
+    """
     if not records:
         yield Finding(f"{dataset} has no images.")
     for x in records:
@@ -121,13 +154,17 @@ def _find_in_box(
         )
 
 
-def _find_in_voc(folder: str, split: str, class_names: Sequence[str]) -> Iterator[Finding]:
+def _find_in_voc(
+    folder: str, split: str, class_names: Sequence[str], bar: tqdm
+) -> Iterator[Finding]:
     try:
         image_ids = read_image_set(folder, split)
     except InputError as e:
         yield Finding(str(e))
         return
+    bar.reset(len(image_ids))
     for image_id in image_ids:
+        bar.update()
         try:
             record = load_voc_image(folder, image_id, class_names)
         except InputError as e:
@@ -177,7 +214,7 @@ def _has_id(value: dict[str, Any]) -> bool:
     return isinstance(value.get("id"), (int, str))
 
 
-def _find_in_coco(path: str, is_evaluated: bool) -> Iterator[Finding]:
+def _find_in_coco(path: str, is_evaluated: bool, bar: tqdm) -> Iterator[Finding]:
     try:
         with PathManager.open(path) as f:
             content = json.load(f)
@@ -197,7 +234,10 @@ def _find_in_coco(path: str, is_evaluated: bool) -> Iterator[Finding]:
             yield Finding(f"{path}: image {image_id} has no file_name.")
         if not all(_is_number(x.get(side)) and x[side] > 0 for side in ("height", "width")):
             yield Finding(f"{path}: image {image_id} has no height and width in pixels.")
+    bar.unit = "annotation"
+    bar.reset(len(ids["annotations"]))
     for annotation_id, x in ids["annotations"].items():
+        bar.update()
         where = f"{path}: annotation {annotation_id}"
         yield from _find_in_coco_annotation(where, x, ids["images"], ids["categories"])
         for key in ("iscrowd", "area"):

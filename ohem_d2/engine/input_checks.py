@@ -4,17 +4,21 @@ Find out before training what would stop it later.
 
 import logging
 import os
+from collections.abc import Mapping
+from typing import Any, Optional
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import ROI_HEADS_REGISTRY
+from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
-from ..data.dataset_findings import find_in_annotations
+from ..data.dataset_findings import find_in_records, load_records
 from ..data.datasets.by_path import FORMS, is_path, register_by_path
 from ..data.datasets.voc import image_set_file, is_voc
 from ..data.difficult import check_practice, handle_difficult_objects
 from ..data.proposal_file import check_proposals, read_proposals
+from ..data.sound_annotations import check_annotations
 from ..evaluation.build import evaluator_type
 from ..modeling.test_time.options import check_test_time_options
 from ..utils import InputError, did_you_mean
@@ -24,7 +28,11 @@ __all__ = ["check_dataset", "check_inputs", "check_registered"]
 
 logger = logging.getLogger(__name__)
 
-MAX_SIZE = 100 * 2**20  # of a json file, in bytes: looking into larger ones takes too long
+Records = list[dict[str, Any]]
+
+# Of a json file, in bytes. With COCO's 118,000 images it has 450 MB: it takes half a minute to look
+# into, once, and as long to load, each time.
+MAX_SIZE, MAX_LOADED = 2**30, 100 * 2**20
 
 UNKNOWN_DATASET = (
     "If a Python module of yours registers it, name that with --import. Files need no name: write "
@@ -76,9 +84,11 @@ def check_inputs(
     if eval_only and not cfg.DATASETS.TEST:
         raise InputError("DATASETS.TEST is empty. Name the datasets to evaluate on.")
     for key in ["TEST"] if eval_only else ["TRAIN", "TEST"]:
-        _check_datasets(cfg, key, evaluates and key == "TEST")
+        records = _check_datasets(cfg, key, evaluates and key == "TEST")
+        if key == "TRAIN":
+            _check_objects(cfg, records)
         if cfg.MODEL.LOAD_PROPOSALS:
-            _check_proposal_files(key, cfg.DATASETS)
+            _check_proposal_files(key, cfg.DATASETS, records)
     from_checkpoint = resume and os.path.exists(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))
     if from_checkpoint:
         return
@@ -88,7 +98,7 @@ def check_inputs(
         _check_file("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS)
 
 
-def check_dataset(name: str, named_by: str, is_evaluated: bool = False) -> None:
+def check_dataset(name: str, named_by: str, is_evaluated: bool = False) -> Optional[Records]:
     """
     Check that a dataset is registered, and that its files exist and can be used.
 
@@ -97,12 +107,38 @@ def check_dataset(name: str, named_by: str, is_evaluated: bool = False) -> None:
         named_by (str): what names it, such as "DATASETS.TRAIN".
         is_evaluated (bool): see :func:`find_in_annotations`.
 
+    Returns:
+        list[dict]: in detectron2's dataset format. None if it is too large to load it twice.
+
     Raises:
         InputError: if it is missing, or for the first error in its annotations.
     """
     check_registered(name, named_by)
-    if not _is_large(name):
-        _check_annotations(name, is_evaluated)
+    try:
+        return _load_sound(name, is_evaluated)
+    except InputError as e:
+        raise InputError(f"{e} `ohem-d2 check {name}` lists all findings.") from e
+
+
+def _load_sound(name: str, is_evaluated: bool) -> Optional[Records]:
+    """
+    The second part of :func:`check_dataset`.
+    """
+    size = _json_size(name)
+    # Of several processes, one is enough: if it ends, the others are ended.
+    if size <= MAX_SIZE and comm.is_main_process():
+        harmless = check_annotations(name, is_evaluated)
+        if harmless:
+            logger.warning(
+                f"{name} has {harmless} faults that do no harm here, such as boxes beyond their "
+                f"image. `ohem-d2 check {name}` lists them."
+            )
+    if size > MAX_LOADED:
+        return None
+    records = load_records(name)
+    for finding in find_in_records(name, records):
+        raise InputError(finding.text)
+    return records
 
 
 def check_registered(name: str, named_by: str) -> None:
@@ -135,31 +171,23 @@ def check_registered(name: str, named_by: str) -> None:
             )
 
 
-def _is_large(name: str) -> bool:
+def _json_size(name: str) -> int:
+    """
+    Returns:
+        int: in bytes; 0 if a dataset is not in such a file.
+    """
     file = MetadataCatalog.get(name).get("json_file")
-    return bool(file) and os.path.exists(file) and os.path.getsize(file) > MAX_SIZE
+    return os.path.getsize(file) if file and os.path.exists(file) else 0
 
 
-def _check_annotations(name: str, is_evaluated: bool) -> None:
+def _check_datasets(cfg: CfgNode, key: str, are_evaluated: bool) -> dict[str, Optional[Records]]:
     """
-    Raises:
-        InputError: for the first error. What detectron2 gets along with is logged.
+    Returns:
+        for each dataset what :func:`check_dataset` returns.
     """
-    harmless = 0
-    for finding in find_in_annotations(name, is_evaluated):
-        if finding.is_error:
-            raise InputError(f"{finding.text} `ohem-d2 check {name}` lists all findings.")
-        harmless += 1
-    if harmless:
-        logger.warning(
-            f"{name} has {harmless} faults that do no harm here, such as boxes beyond their image. "
-            f"`ohem-d2 check {name}` lists them."
-        )
-
-
-def _check_datasets(cfg: CfgNode, key: str, are_evaluated: bool) -> None:
+    loaded = {}
     for name in cfg.DATASETS[key]:
-        check_dataset(name, f"DATASETS.{key}", are_evaluated)
+        loaded[name] = check_dataset(name, f"DATASETS.{key}", are_evaluated)
         if are_evaluated:
             evaluator_type(name)
         class_names = MetadataCatalog.get(name).get("thing_classes")
@@ -170,19 +198,17 @@ def _check_datasets(cfg: CfgNode, key: str, are_evaluated: bool) -> None:
                 f"MODEL.ROI_HEADS.NUM_CLASSES is {num_classes}, but {name} has {len(class_names)} "
                 f"classes: {', '.join(class_names[:5])}" + (", ..." if len(class_names) > 5 else "")
             )
-    if key == "TRAIN":
-        _check_objects(cfg)
+    return loaded
 
 
-def _check_objects(cfg: CfgNode) -> None:
+def _check_objects(cfg: CfgNode, loaded: Mapping[str, Optional[Records]]) -> None:
     """
     Check that there is something to train on.
     """
-    names = [x for x in cfg.DATASETS.TRAIN if not _is_large(x)]
     needed = {"segmentation": cfg.MODEL.MASK_ON, "keypoints": cfg.MODEL.KEYPOINT_ON}
     has_objects = has_annotations = False
-    for name in names:
-        records = handle_difficult_objects(DatasetCatalog.get(name), [name], cfg.DATASETS.DIFFICULT)
+    for name, records in loaded.items():
+        records = handle_difficult_objects(records or [], [name], cfg.DATASETS.DIFFICULT)
         for record in (x for x in records if "annotations" in x):
             has_annotations = True
             objects = [x for x in record["annotations"] if not x.get("iscrowd", 0)]
@@ -194,15 +220,17 @@ def _check_objects(cfg: CfgNode) -> None:
                         f"MODEL.{switch} is True, but image {record.get('image_id')} of {name} has "
                         f"an object without {field}. Set it to False, or use data that has them."
                     )
-    is_all = len(names) == len(cfg.DATASETS.TRAIN)
+    is_all = None not in loaded.values()
     if is_all and has_annotations and not has_objects and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
         raise InputError(
-            f"No image of {', '.join(names)} has an object to train on: there are none, or all are "
-            f"crowds or difficult (DATASETS.DIFFICULT is {cfg.DATASETS.DIFFICULT})."
+            f"No image of {', '.join(loaded)} has an object to train on: there are none, or all "
+            f"are crowds or difficult (DATASETS.DIFFICULT is {cfg.DATASETS.DIFFICULT})."
         )
 
 
-def _check_proposal_files(key: str, datasets: CfgNode) -> None:
+def _check_proposal_files(
+    key: str, datasets: CfgNode, loaded: Mapping[str, Optional[Records]]
+) -> None:
     names, files = datasets[key], datasets[f"PROPOSAL_FILES_{key}"]
     if len(names) != len(files):
         raise InputError(
@@ -213,9 +241,12 @@ def _check_proposal_files(key: str, datasets: CfgNode) -> None:
     for name, file in zip(names, files, strict=True):
         remedy = f"Make it: ohem-d2 proposals {name} {file}"
         _check_file(f"DATASETS.PROPOSAL_FILES_{key}", file, remedy)
-        dataset_dicts = DatasetCatalog.get(name)
+        records = loaded[name]
         try:
-            check_proposals(read_proposals(file), dataset_dicts)  # detectron2 runs code in it
+            # detectron2 runs code in it
+            check_proposals(
+                read_proposals(file), load_records(name) if records is None else records
+            )
         except ValueError as e:
             raise InputError(
                 f"DATASETS.PROPOSAL_FILES_{key}: {file} cannot be used with {name}. {e}"

@@ -28,8 +28,8 @@ What happens when the input is bad, a disk is full, or a training is killed. Eac
 - **Bad input is named, with a non-zero exit code.** A broken config, annotation, image, proposal
   file, checkpoint or result ends in one message with the file, the object or the key, not in a
   traceback, and not in a training on something else than you meant. Annotations are checked before
-  a training begins; json files above 100 MB only by `ohem-d2 check`. Images are decoded when they
-  are loaded: to decode all of them before, use `ohem-d2 check`, too.
+  a training begins, and again if they change; json files above 1 GB only by `ohem-d2 check`. Images
+  are decoded when they are loaded: to decode all of them before, use `ohem-d2 check`, too.
 - **Files from elsewhere do not run code.** Weights, proposals, configs and the unfinished results
   of an earlier run are read without executing what is in them.
 - **Nothing is half written.** Checkpoints, results and pages are complete or absent, also where the
