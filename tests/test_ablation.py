@@ -264,6 +264,13 @@ def test_multi_scale_weights_can_come_later(run, weights, tmp_path):
     assert float(with_them[4]["AP"]) >= 0
 
 
+def test_some_rows(run):
+    count, rows = run("--row", "plain", "--row", "voting", *TINY)
+    assert count == 2 * len(NAMES) * COUNT
+    has_results = [bool(x["AP"]) for x in rows]
+    assert has_results == [True, False, True, False, False] * len(NAMES)
+
+
 def test_what_is_done_is_not_mixed_with_another_run(run, weights, tmp_path):
     options = [*TINY, "DATASETS.TEST", "('clutter_voc_test',)"]
     _, rows = run(*options)
@@ -306,6 +313,7 @@ def test_what_is_done_is_not_mixed_with_another_run(run, weights, tmp_path):
         (["TEST.BOX_VOTING.IOU_THRESH", "1.5"], "TEST.BOX_VOTING.IOU_THRESH must be from 0 to 1"),
         (["TEST.AUG.MIN_SIZES", "()"], "TEST.AUG.MIN_SIZES must hold at least one size"),
         (["TEST.BOX_VOTING.NMS_TRESH", "0.3"], "Non-existent.*TEST.BOX_VOTING.NMS_TRESH"),
+        (["--row", "multi-scale-trained"], "--row multi-scale-trained needs --multi-scale-weights"),
         (["--output", __file__], "Not a directory: .*Or choose another --output"),
     ],
 )

@@ -98,6 +98,7 @@ def test_train_kill_resume_evaluate(datasets, tmp_path):
     metrics = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
     trained = {k: v for line in metrics for k, v in line.items()}
     assert trained["ohem/num_kept"] <= 64 < trained["ohem/num_rois"]
+    assert trained["max_mem"] > 100  # MiB, of this process
 
     options = ["OUTPUT_DIR", tmp_path / "evaluated", "MODEL.WEIGHTS", output / "model_final.pth"]
     run_train_net("--eval-only", options=options)

@@ -291,8 +291,10 @@ def run(args: argparse.Namespace) -> str:
     configs = {
         row: with_test_time_options(cfg, row.multi_scale_test, row.regression_and_voting)
         for row in ROWS
-        if weights[row.multi_scale_train] is not None
+        if weights[row.multi_scale_train] is not None and (args.row is None or row.name in args.row)
     }
+    if not configs:
+        raise InputError(f"--row {args.row[0]} needs --multi-scale-weights.")
     for row, row_cfg in configs.items():
         row_cfg.MODEL.WEIGHTS = weights[row.multi_scale_train]
         check_inputs(row_cfg, eval_only=True)
@@ -316,6 +318,14 @@ def main() -> None:
     parser.add_argument(
         "--multi-scale-weights",
         help="the detector trained on multiple scales (INPUT.MIN_SIZE_TRAIN), for the last row",
+    )
+    names = [x.name for x in ROWS]
+    parser.add_argument(
+        "--row",
+        action="append",
+        choices=names,
+        metavar="ROW",
+        help=f"leave out the others; more than one can be given: {', '.join(names)}",
     )
     parser.add_argument("--output", type=Path, default=Path("output/ablation"), help="a folder")
     parser.add_argument(

@@ -40,6 +40,7 @@ from ..engine import (
     load_config,
 )
 from ..engine.folder_lock import folder_lock
+from ..engine.peak_memory import PeakMemory
 from ..engine.resumable_steps import ResumableSteps
 from ..evaluation import build_evaluator, evaluate_model
 from ..modeling import ImageTooLargeError, OHEMMixin
@@ -119,7 +120,8 @@ class Trainer(DefaultTrainer):
         self.checkpointer = AtomicCheckpointer(
             self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self), **state
         )
-        return [ResumableSteps(self._trainer.data_loader), *super().build_hooks()]
+        steps = ResumableSteps(self._trainer.data_loader)
+        return [steps, PeakMemory(), *super().build_hooks()]
 
     def build_writers(self):
         return [
