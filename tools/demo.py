@@ -33,6 +33,7 @@ from ohem_d2.engine import InputError, fall_back_to_cpu, load_config
 from ohem_d2.evaluation import build_mean_roi_loss_loader, features_and_rois, mean_roi_loss
 from ohem_d2.evaluation.compared_dataset import read_compared_dataset
 from ohem_d2.evaluation.error_breakdown import find_best_threshold, rank_detections
+from ohem_d2.evaluation.mean_roi_loss import find_checkpoints
 from ohem_d2.utils import read_metrics
 from ohem_d2.visualization.curves import Run, draw_curves
 from ohem_d2.visualization.detections import draw_detections
@@ -97,14 +98,9 @@ def measure_mean_roi_loss(cfg: CfgNode, folder: Path, inputs: list[dict]) -> dic
     Returns:
         dict[int, float]: mean loss over all RoIs by the iteration of the checkpoint.
     """
-    checkpoints = {
-        int(file.stem.removeprefix("model_")) + 1: file
-        for file in sorted(folder.glob("model_0*.pth"))
-    }
-    checkpoints[cfg.SOLVER.MAX_ITER] = folder / "model_final.pth"
     return {
         iteration: mean_roi_loss(load_checkpoint(cfg, file), [[x] for x in inputs])
-        for iteration, file in checkpoints.items()
+        for iteration, file in find_checkpoints(folder, cfg.SOLVER.MAX_ITER).items()
     }
 
 

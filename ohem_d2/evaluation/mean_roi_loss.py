@@ -3,7 +3,11 @@ The mean loss over all RoIs (Figure 3 of Shrivastava et al. 2016). Unlike the tr
 does not depend on which RoIs are sampled for training.
 """
 
+import json
+import os
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -17,8 +21,18 @@ from ..data import build_annotated_loader, get_annotated_dicts
 from ..modeling.roi_heads import check_minable, compute_roi_losses, label_rois
 from ..modeling.roi_heads.box_branch import box_predictors
 from ..modeling.roi_heads.ignore_regions import DEFAULT_IOA_THRESH
+from ..utils import InputError
 
-__all__ = ["build_mean_roi_loss_loader", "features_and_rois", "mean_roi_loss"]
+__all__ = [
+    "ROI_LOSS_FILE",
+    "build_mean_roi_loss_loader",
+    "features_and_rois",
+    "find_checkpoints",
+    "mean_roi_loss",
+    "read_roi_losses",
+]
+
+ROI_LOSS_FILE = "roi_loss.json"  # of `ohem-d2 roi-loss`
 
 
 def build_mean_roi_loss_loader(cfg: CfgNode, dataset_name: str) -> Iterable[list[dict]]:
@@ -26,6 +40,51 @@ def build_mean_roi_loss_loader(cfg: CfgNode, dataset_name: str) -> Iterable[list
     A loader for :func:`mean_roi_loss`: see :func:`build_annotated_loader`.
     """
     return build_annotated_loader(cfg, get_annotated_dicts(cfg, [dataset_name], is_train=False))
+
+
+def find_checkpoints(folder: str | os.PathLike, max_iter: int) -> dict[int, Path]:
+    """
+    Args:
+        folder (str): OUTPUT_DIR of a training.
+        max_iter (int): its SOLVER.MAX_ITER.
+
+    Returns:
+        dict[int, Path]: its checkpoints by the number of iterations before them, in that order.
+    """
+    # The names have the number of the last iteration, counted from 0.
+    checkpoints = {
+        int(file.stem.removeprefix("model_")) + 1: file
+        for file in sorted(Path(folder).glob("model_[0-9]*.pth"))
+    }
+    final = Path(folder, "model_final.pth")
+    return checkpoints | ({max_iter: final} if final.exists() else {})
+
+
+def read_roi_losses(folder: Path, dataset: str) -> dict[int, float]:
+    """
+    Args:
+        folder (Path): OUTPUT_DIR of a training.
+
+    Returns:
+        dict[int, float]: by iteration, what `ohem-d2 roi-loss` has measured. Empty if it has not.
+
+    Raises:
+        InputError: if the file is something else, or of another dataset.
+    """
+    file = folder / ROI_LOSS_FILE
+    if not file.exists():
+        return {}
+    try:
+        content: Any = json.loads(file.read_text(encoding="utf-8"))
+        losses = {int(k): float(x) for k, x in content["losses"].items()}
+        measured_on = str(content["dataset"])
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
+        raise InputError(
+            f"{file} is not what `ohem-d2 roi-loss` writes: move it away. ({e})"
+        ) from e
+    if measured_on != dataset:
+        raise InputError(f"{file} is about {measured_on}, not {dataset}: move it away.")
+    return losses
 
 
 @torch.no_grad()
