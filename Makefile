@@ -19,6 +19,10 @@
 # make bench WEIGHTS=model_final.pth
 #     Measure the time that these take. Takes CONFIG (by default the demo's) and OPTS as well.
 #
+# make reproduce DATASETS=DIR WEIGHTS=vgg16-397923af.pth
+#     Train and test what the paper reports: see docs/reproduce.md. Options:
+#       ARGS="--rows table1 --seeds 1 2"  other arguments of `ohem-d2 reproduce`
+#
 # make gpu          run all that needs an NVIDIA GPU: the tests of CUDA, how often a step waits for the
 #                   GPU, the times of merging boxes and of training steps. Writes output/gpu/. Options:
 #       PARTS="tests steps"    of environment, tests, syncs, merging and steps
@@ -38,7 +42,7 @@ DETECTRON2 ?=
 OUTPUT ?= output/ablation
 WORKERS ?= 4
 
-.PHONY: demo test test-fast faults zoo lint ablation bench results screenshots setup gpu \
+.PHONY: demo test test-fast faults zoo lint ablation reproduce bench results screenshots setup gpu \
 	gpu_site wheels
 
 demo: setup
@@ -69,6 +73,10 @@ ablation: given-WEIGHTS given-CONFIG setup
 	@.venv/bin/python -W ignore -m ohem_d2 ablation --config-file "$(CONFIG)" --weights "$(WEIGHTS)" \
 		$(if $(MULTI_SCALE_WEIGHTS),--multi-scale-weights "$(MULTI_SCALE_WEIGHTS)") \
 		--output "$(OUTPUT)" $(foreach x,$(OPTS),'$(x)')
+
+reproduce: given-DATASETS given-WEIGHTS setup
+	@.venv/bin/python -W ignore -m ohem_d2 reproduce --datasets "$(DATASETS)" \
+		--weights "$(WEIGHTS)" $(ARGS)
 
 bench: given-WEIGHTS setup
 	@.venv/bin/python -W ignore -m benchmarks.test_time --weights "$(WEIGHTS)" \

@@ -44,7 +44,13 @@ setup(
     long_description_content_type="text/markdown",
     packages=find_packages(include=["ohem_d2*"]),
     package_data={
-        "ohem_d2": ["py.typed", "visualization/*.html", "visualization/*.css", "visualization/*.js"]
+        "ohem_d2": [
+            "py.typed",
+            "reproduction/*.json",
+            "visualization/*.html",
+            "visualization/*.css",
+            "visualization/*.js",
+        ]
     },
     cmdclass={"build_py": BuildWithConfigs},
     entry_points={"console_scripts": ["ohem-d2 = ohem_d2.__main__:main"]},

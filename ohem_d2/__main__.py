@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": ("evaluate_detections", "evaluate detections in files"),
     "ablation": ("ablation", "test with and without multiple scales, regression and voting"),
     "proposals": ("compute_proposals", "compute selective-search boxes"),
+    "reproduce": ("reproduce", "train and test what the paper reports"),
     "roi-loss": ("measure_roi_loss", "mean loss over all RoIs for every checkpoint"),
     "convert-weights": ("convert_weights", "make a checkpoint from a classifier's weights"),
     "convert-proposals": ("convert_proposals", "convert the boxes of Fast R-CNN's authors"),

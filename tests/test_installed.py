@@ -72,7 +72,15 @@ def test_what_is_in_it(site, run):
     files = set(zipfile.ZipFile(wheel).namelist())
     for folder in ("ohem_d2", "configs"):
         for x in (ROOT / folder).rglob("*"):
-            if x.is_file() and x.suffix in (".py", ".yaml", ".html", ".css", ".js", ".typed"):
+            if x.is_file() and x.suffix in (
+                ".py",
+                ".yaml",
+                ".json",
+                ".html",
+                ".css",
+                ".js",
+                ".typed",
+            ):
                 name = x.relative_to(ROOT).as_posix()
                 assert ("ohem_d2/" * (folder == "configs") + name) in files
     name = "PascalVOC-Detection/fast_rcnn_VGG16_ohem.yaml"

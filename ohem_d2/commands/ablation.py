@@ -209,7 +209,8 @@ def make_rows(trials: list[Trial], dataset: str) -> list[list[Any]]:
         cells: list[Any] = ["yes" if x else None for x in row[1:]]
         evaluation = evaluations.get(row)
         if evaluation:
-            cells += [evaluation.results["bbox"][x] for x in METRICS]
+            metrics = evaluation.results.get("bbox", {})  # none without public annotations
+            cells += [metrics.get(x) for x in METRICS]
             cells.append(evaluation.seconds_per_image)
         rows.append(cells + [None] * (len(HEADERS) - len(cells)))
     return rows

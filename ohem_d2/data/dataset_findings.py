@@ -69,7 +69,7 @@ def find_in_files(dataset: str, is_evaluated: bool = False) -> Iterator[Finding]
     metadata = MetadataCatalog.get(dataset)
     # It is there before a large file is parsed.
     with tqdm(desc=f"Looking into {dataset}", unit="file", leave=False, disable=None) as bar:
-        if is_voc(dataset):
+        if is_voc(dataset) and metadata.get("has_annotations", True):
             folder, split, classes = metadata.dirname, metadata.split, metadata.thing_classes
             yield from _find_in_voc(folder, split, classes, bar)
         elif metadata.get("json_file"):

@@ -79,6 +79,7 @@ class PascalVOCEvaluator(PascalVOCDetectionEvaluator):
         self._dataset_name = dataset_name
         self._folder, self._split = metadata.dirname, metadata.split
         self._class_names = metadata.thing_classes
+        self._has_annotations = metadata.get("has_annotations", True)
         self._is_2007 = str(metadata.get("year")) == "2007"
         self._cpu_device = torch.device("cpu")
         self._output_dir = output_dir
@@ -100,7 +101,8 @@ class PascalVOCEvaluator(PascalVOCDetectionEvaluator):
         Write the detections of all processes, and evaluate the files.
 
         Returns:
-            dict: see :meth:`evaluate_folder`. None in all processes but the main one.
+            dict: see :meth:`evaluate_folder`. Empty if the annotations are not public. None in all
+            processes but the main one.
         """
         all_predictions = comm.gather(self._predictions, dst=0)
         if not comm.is_main_process():
@@ -112,6 +114,12 @@ class PascalVOCEvaluator(PascalVOCDetectionEvaluator):
                 with atomic_file(comp4_file(folder, self._split, name)) as file:
                     lines = [line for x in all_predictions for line in x.get(category, [])]
                     file.write_text("".join(lines))
+            if not self._has_annotations:
+                self._logger.info(
+                    f"The annotations of {self._dataset_name} are not public: the server of its "
+                    f"organizers evaluates the files comp4_det_{self._split}_*.txt."
+                )
+                return {}
             return self.evaluate_folder(folder)
 
     def evaluate_folder(self, folder: str | os.PathLike) -> dict[str, dict[str, float]]:

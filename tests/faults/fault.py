@@ -91,6 +91,7 @@ def readers_of_dataset(name: str) -> dict[str, list[str]]:
             *("ablation", *CONFIG, "--weights", WEIGHTS, "--output", "new"),
             *("DATASETS.TRAIN", value, "DATASETS.TEST", value),
         ],
+        "roi-loss": ["roi-loss", "a", "DATASETS.TRAIN", value, "DATASETS.TEST", value],
         "check": ["check", name],
         "proposals": ["proposals", name, "new.pkl", "--processes", "0"],
         "evaluate": ["evaluate", name, detections],

@@ -130,6 +130,27 @@ LEFT: dict[str, list[tuple[str, Spoil, bool]]] = {
     ],
 }
 
+# The same, for roi-loss, and what it leaves itself.
+ROI_LOSS: dict[str, dict[str, Spoil]] = {
+    "config.yaml": {
+        "missing": remove("a/config.yaml"),
+        "not YAML": write("a/config.yaml", "X: [1"),
+        "binary": write("a/config.yaml", BINARY),
+    },
+    "model_final.pth": {
+        "empty": write(WEIGHTS, ""),
+        "binary": write(WEIGHTS, BINARY),
+        "cut in the middle": edit(WEIGHTS, lambda x: x[: len(x) // 2]),
+    },
+    "roi_loss.json": {
+        "empty": write("a/roi_loss.json", ""),
+        "a list": write("a/roi_loss.json", "[]"),
+        "a loss of text": write("a/roi_loss.json", '{"losses": {"1": "x"}, "dataset": "x"}'),
+        "of another dataset": write("a/roi_loss.json", '{"losses": {}, "dataset": "x"}'),
+        "binary": write("a/roi_loss.json", BINARY),
+    },
+}
+
 
 def left_faults() -> list[Fault]:
     faults = []
@@ -140,6 +161,10 @@ def left_faults() -> list[Fault]:
             faults.append(
                 Fault("what trainings leave", f"{file}: {name}", command, spoil, expected)
             )
+    for file, cases in ROI_LOSS.items():
+        for name, spoil in cases.items():
+            title, expected = f"{file}: {name}", file.replace(".", r"\.")
+            faults.append(Fault("what trainings leave", title, ["roi-loss", "a"], spoil, expected))
     inspect = ["inspect", *CONFIG, "--output", "inspection", "MODEL.WEIGHTS", WEIGHTS]
     file = "inspection/hard_examples.json"
     for name, spoil in {

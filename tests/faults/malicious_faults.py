@@ -27,6 +27,7 @@ class Malicious:
         return exec, (f"open({SENTINEL!r}, 'w')",)
 
 
+ROI_LOSS = ["roi-loss", "a"]
 YAML = f"X: !!python/object/apply:exec [\"open('{SENTINEL}', 'w')\"]\n"
 
 
@@ -50,6 +51,7 @@ def weights_faults() -> list[Fault]:
     resume = ["train", *CONFIG, "--resume", "OUTPUT_DIR", "a"]
     spoil = write(WEIGHTS, _saved(content))
     faults.append(Fault("resumed trainings", f"checkpoint: {NAME}", resume, spoil, WEIGHTS))
+    faults.append(Fault("what trainings leave", f"checkpoint: {NAME}", ROI_LOSS, spoil, WEIGHTS))
     convert = ["convert-weights", *CONFIG, "classifier.pth", "new.pth"]
     spoil = write("classifier.pth", _saved({"x": Malicious()}))
     faults.append(Fault("weights", NAME, convert, spoil, r"classifier\.pth"))

@@ -22,6 +22,7 @@ __all__ = [
     "VOCAnnotations",
     "VOCObject",
     "annotations_file",
+    "find_image",
     "image_set_file",
     "is_voc",
     "load_voc_image",
@@ -154,7 +155,7 @@ def load_voc_instances(
     return [load_voc_image(folder, x, class_names) for x in read_image_set(folder, split)]
 
 
-def _find_image(folder: str | os.PathLike, image_id: str) -> Path:
+def find_image(folder: str | os.PathLike, image_id: str) -> Path:
     """
     Returns:
         Path: the .jpg of an image, unless there is another file instead, such as a .png.
@@ -188,7 +189,7 @@ def load_voc_image(
                 + (did_you_mean(x.name, class_names) or f" It has {', '.join(class_names)}.")
             )
     return {
-        "file_name": str(_find_image(folder, image_id)),
+        "file_name": str(find_image(folder, image_id)),
         "image_id": image_id,
         "height": size[0],
         "width": size[1],
