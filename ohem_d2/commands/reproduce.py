@@ -104,12 +104,16 @@ def run(args: argparse.Namespace) -> None:
     if missing:
         raise InputError("Missing:\n" + "\n".join(f"- {x}" for x in missing))
     settings.keep()
+
+    def report() -> str:
+        numbers = collect(rows, settings, args.seeds)
+        curves = figure_3(settings, args.seeds) if with_figure else {}
+        return write_report(settings.output, numbers, curves, describe(settings, args.seeds))
+
+    report()
     run_shared(shared, settings)
-    failures = run_chains(chains, settings, args.jobs)
-    numbers = collect(rows, settings, args.seeds)
-    curves = figure_3(settings, args.seeds) if with_figure else {}
-    table = write_report(settings.output, numbers, curves, describe(settings, args.seeds))
-    print(f"\n{table}\nOpen {settings.output / 'index.html'}")
+    failures = run_chains(chains, settings, args.jobs, after_each=report)
+    print(f"\n{report()}\nOpen {settings.output / 'index.html'}")
     if failures:
         raise InputError(
             f"{len(failures)} of {len(chains)} trainings failed, see above. The same command tries "

@@ -16,6 +16,7 @@ from .rows import NETWORKS
 
 __all__ = ["write_report"]
 
+# The page has the first two in one column.
 HEADERS = ("row", "what", "metric", "paper", "ours", "n", "difference", "hours", "made with")
 COST_HEADERS = ("network", "", "Fast R-CNN", "OHEM", "ratio", "paper's ratio")
 COLORS = ("#7f7f7f", "#1f77b4", "#2ca02c", "#d62728")

@@ -19,7 +19,7 @@ from .steps import FINISHED, test_folder
 
 __all__ = ["Number", "collect", "figure_3", "read_paper"]
 
-SECONDS, MEMORY = "seconds / iteration", "GB"
+SECONDS, MEMORY = "s / iteration", "GB"
 
 
 class PaperNumber(NamedTuple):

@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import date
 from pathlib import Path
@@ -60,11 +60,17 @@ def run_shared(steps: Sequence[Step], settings: Settings) -> None:
         _record(step)
 
 
-def run_chains(chains: Sequence[Sequence[Step]], settings: Settings, jobs: int) -> list[str]:
+def run_chains(
+    chains: Sequence[Sequence[Step]],
+    settings: Settings,
+    jobs: int,
+    after_each: Callable[[], object],
+) -> list[str]:
     """
     Args:
         chains: each is run in order, up to the first step that fails.
         jobs (int): how many at once, on different GPUs.
+        after_each: called after each chain.
 
     Returns:
         list[str]: what has failed, and why.
@@ -95,6 +101,7 @@ def run_chains(chains: Sequence[Sequence[Step]], settings: Settings, jobs: int) 
                 if failure:
                     failures.append(failure)
                     print(failure, flush=True)
+                after_each()
                 print(f"{i} of {len(remaining)} trainings done", flush=True)
         except KeyboardInterrupt:  # the commands have received it as well
             pool.shutdown(cancel_futures=True)
