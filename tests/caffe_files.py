@@ -67,3 +67,22 @@ def caffe_net(layers, old=False):
 def random_arrays(*shapes):
     rng = np.random.default_rng(sum(shapes[0]))
     return [rng.normal(scale=0.05, size=x).astype("f4") for x in shapes]
+
+
+def vgg_m_layers(fc6, fc7):
+    """
+    Args:
+        fc6, fc7 (int): their units. VGG_CNN_M_1024 has 4096 and 1024.
+
+    Returns:
+        dict[str, list[np.ndarray]]: random blobs for :func:`caffe_net`.
+    """
+    return {
+        "conv1": random_arrays((96, 3, 7, 7), (96,)),
+        "conv2": random_arrays((256, 96, 5, 5), (256,)),
+        "conv3": random_arrays((512, 256, 3, 3), (512,)),
+        "conv4": random_arrays((512, 512, 3, 3), (512,)),
+        "conv5": random_arrays((512, 512, 3, 3), (512,)),
+        "fc6": random_arrays((fc6, 512 * 6 * 6), (fc6,)),
+        "fc7": random_arrays((fc7, fc6), (fc7,)),
+    }

@@ -8,7 +8,7 @@ import shutil
 
 import torch
 import torchvision
-from caffe_files import caffe_net, random_arrays
+from caffe_files import caffe_net, vgg_m_layers
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 
 from ohem_d2.data.datasets.clutter import CLASS_NAMES, generate_clutter
@@ -76,15 +76,7 @@ def write_weights(folder):
         vgg16[f"classifier.{layer}.weight"] = torch.randn(FC_DIM, inputs) * 0.01
         vgg16[f"classifier.{layer}.bias"] = torch.zeros(FC_DIM)
     torch.save(vgg16, folder / "vgg16.pth")
-    layers = {
-        "conv1": random_arrays((96, 3, 7, 7), (96,)),
-        "conv2": random_arrays((256, 96, 5, 5), (256,)),
-        "conv3": random_arrays((512, 256, 3, 3), (512,)),
-        "conv4": random_arrays((512, 512, 3, 3), (512,)),
-        "conv5": random_arrays((512, 512, 3, 3), (512,)),
-        "fc6": random_arrays((FC_DIM, 512 * 6 * 6), (FC_DIM,)),
-        "fc7": random_arrays((FC_DIM, FC_DIM), (FC_DIM,)),
-    }
+    layers = vgg_m_layers(FC_DIM, FC_DIM)
     # Their activations neither vanish nor explode.
     for weight, _ in layers.values():
         weight *= (2 / weight[0].size) ** 0.5 / weight.std()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from caffe_files import caffe_net, random_arrays
+from caffe_files import caffe_net, random_arrays, vgg_m_layers
 from conftest import randomized
 from detectron2 import model_zoo
 from detectron2.checkpoint import DetectionCheckpointer
@@ -368,15 +368,7 @@ def vgg_m_network():
 @reads_caffe
 @torch.no_grad()
 def test_vgg_m_is_the_network_that_opencv_runs(convert, tmp_path, capsys):
-    layers = {
-        "conv1": random_arrays((96, 3, 7, 7), (96,)),
-        "conv2": random_arrays((256, 96, 5, 5), (256,)),
-        "conv3": random_arrays((512, 256, 3, 3), (512,)),
-        "conv4": random_arrays((512, 512, 3, 3), (512,)),
-        "conv5": random_arrays((512, 512, 3, 3), (512,)),
-        "fc6": random_arrays((8, 512 * 6 * 6), (8,)),
-        "fc7": random_arrays((6, 8), (6,)),
-    }
+    layers = vgg_m_layers(8, 6)
     file = tmp_path / "vgg_m.caffemodel"
     file.write_bytes(caffe_net(layers))
     model = convert(VGG_M, file, *CAFFE_INPUT)

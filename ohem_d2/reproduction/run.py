@@ -103,7 +103,7 @@ def run_chains(
                     print(failure, flush=True)
                 after_each()
                 print(f"{i} of {len(remaining)} trainings done", flush=True)
-        except KeyboardInterrupt:  # the commands have received it as well
+        except BaseException:  # a KeyboardInterrupt, which the commands have received as well
             pool.shutdown(cancel_futures=True)
             raise
     return failures
