@@ -96,10 +96,13 @@ screenshots: setup
 		--config-file $(CORRUPTED)/config.yaml --import benchmarks.corrupted_clutter \
 		MODEL.WEIGHTS $(CORRUPTED)/model_final.pth
 	.venv/bin/python -W ignore -m ohem_d2 compare $(DEMO) $(DEMO)_ohem --output $(PAGES)/comparison
+	@# Two of the examples are marked.
 	$(SCREENSHOT) $(PAGES)/inspection/index.html docs/hard_examples_grid.jpg \
-		--click "#kinds label:nth-of-type(1) input"
+		--click "#kinds label:nth-of-type(1) input" \
+		--click "section:nth-of-type(1) .tile:nth-child(2)" --click "#marks button:nth-child(1)" \
+		--click "#next" --click "#marks button:nth-child(1)" --click "#close"
 	$(SCREENSHOT) $(PAGES)/inspection/index.html docs/hard_examples_image.jpg --dark \
-		--click "section:nth-of-type(2) .tile:nth-child(2)"
+		--click "section:nth-of-type(2) .tile:nth-child(2)" --click "#marks button:nth-child(1)"
 	$(SCREENSHOT) $(PAGES)/comparison/index.html docs/comparison_errors.jpg --of "section .wide:has(.levels)"
 	$(SCREENSHOT) $(PAGES)/comparison/index.html docs/comparison_detections.jpg --of "section .pair"
 
