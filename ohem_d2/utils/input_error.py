@@ -26,7 +26,7 @@ def config_errors(cfg: Mapping[str, Any]) -> Iterator[None]:
         reason = str(e) if isinstance(e, ValueError) else f"{type(e).__name__}: {e}"
         keys = ", ".join(key for key, value in _values(cfg) if _is_about(e, value))
         raise InputError(
-            f"The model cannot be built from the config: {reason}" + (f" (see {keys})" * bool(keys))
+            f"The config cannot be used: {reason}" + (f" (see {keys})" * bool(keys))
         ) from e
 
 
