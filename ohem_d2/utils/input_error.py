@@ -24,7 +24,8 @@ def config_errors(cfg: Mapping[str, Any]) -> Iterator[None]:
         raise
     except (AssertionError, KeyError, ValueError) as e:
         reason = str(e) if isinstance(e, ValueError) else f"{type(e).__name__}: {e}"
-        keys = ", ".join(key for key, value in _values(cfg) if _is_about(e, value))
+        about = [key for key, value in _values(cfg) if _is_about(e, value)]
+        keys = ", ".join(key for key in about if key not in reason)
         raise InputError(
             f"The config cannot be used: {reason}" + (f" (see {keys})" * bool(keys))
         ) from e
