@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from paper_data import TINY
 from test_own_data import SMALL
 from test_readme import snippets
 
@@ -88,6 +89,17 @@ def test_what_is_in_it(site, run):
     printed = run("-W", "ignore", "-c", code)
     assert printed.strip() == str(site / "ohem_d2/configs" / name)
     assert (site / "bin/ohem-d2").is_file()
+
+
+def test_the_paper_without_its_data(run):
+    """
+    What is missing is listed, and what would be done.
+    """
+    command = ["reproduce", "--rows", "table1/VGG_CNN_M_1024/ohem", "--dry-run", "--opts", *TINY]
+    printed = run("-W", "ignore", "-m", "ohem_d2", *command)
+    assert "Missing: voc_2007_test: there is no VOC2007/" in printed
+    assert "Missing: VGG_CNN_M_1024: name its weights with --vgg-m-weights" in printed
+    assert "ohem-d2 train --resume --config-file PascalVOC-Detection/fast_rcnn_VGG_CNN_M" in printed
 
 
 def test_snippets_of_the_readme(run, tmp_path):
