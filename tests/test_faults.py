@@ -2,15 +2,28 @@
 A part of what `make faults` tries: bad input, full disks and kills, on the real commands.
 """
 
+import os
 import pickle
+import re
 import shutil
+import signal
+import time
 
 import pytest
 from faults import FAULTS, malicious_faults
+from faults.cpu_processes import processes_of
 from faults.fault import Fault, nothing, write
 from faults.kills import kill_trainings
 from faults.report import write_reports
-from faults.running import GOOD, OUTCOMES, SENTINEL, Result, run_command, run_fault
+from faults.running import (
+    GOOD,
+    OUTCOMES,
+    SENTINEL,
+    CommandProcess,
+    Result,
+    run_command,
+    run_fault,
+)
 from faults.sound_folder import make_sound_folder
 
 pytestmark = pytest.mark.slow
@@ -39,7 +52,7 @@ def test_malicious_files_would_work(tmp_path, monkeypatch):
     assert (tmp_path / SENTINEL).exists()
 
 
-@pytest.mark.parametrize("variant", ["images loaded by the training", "two processes"])
+@pytest.mark.parametrize("variant", ["two workers", "two processes"])
 def test_kills(sound, variant):
     report = kill_trainings(sound, variant, kills=3)
     assert report.kills == 3 and report.trainings >= 1
@@ -52,6 +65,24 @@ def test_two_processes_train(sound, tmp_path):
     code, printed = run_command(command, tmp_path / "folder")
     assert code == 0, printed[-2000:]
     assert (tmp_path / "folder/new/log.txt.rank1").exists()
+
+
+def test_a_killed_worker(sound, tmp_path):
+    shutil.copytree(sound, tmp_path / "folder")
+    options = ["DATALOADER.NUM_WORKERS", "2", "SOLVER.MAX_ITER", "1000", "OUTPUT_DIR", "new"]
+    process = CommandProcess(
+        ["train", "--config-file", "config.yaml", *options], tmp_path / "folder"
+    )
+    deadline = time.monotonic() + 100
+    while not (tmp_path / "folder/new/last_checkpoint").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    _, *workers = processes_of(process.pid)
+    os.kill(workers[0], signal.SIGKILL)
+    code, printed = process.wait()
+    assert code == 1 and "Traceback" not in printed
+    assert re.search(r"ohem-d2 train: DataLoader worker .* is killed by signal: Killed", printed)
+    assert "fewer DATALOADER.NUM_WORKERS need less" in printed
 
 
 IMPORTING = ["check", "--import", "my_data"]

@@ -14,7 +14,13 @@ from torch.multiprocessing import ProcessExitedException
 
 from ..utils import InputError
 
-__all__ = ["add_import_argument", "exit_on_error", "launch_processes", "make_parser"]
+__all__ = [
+    "add_import_argument",
+    "exit_on_error",
+    "is_killed_worker",
+    "launch_processes",
+    "make_parser",
+]
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
@@ -62,12 +68,20 @@ def launch_processes(
         sys.exit(e.exit_code)
 
 
+def is_killed_worker(error: BaseException) -> bool:
+    """
+    Returns:
+        bool: whether a process that loads images was killed. PyTorch raises this anywhere.
+    """
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker")
+
+
 @contextmanager
 def exit_on_error(*others: type[Exception]) -> Iterator[None]:
     """
     End the process with the message of an :class:`InputError`, or of another exception, after the
     name of the command, instead of a traceback. So do files that cannot be read or written, for
-    example because the disk is full.
+    example because the disk is full, and processes that load images and are killed.
     """
     errors: tuple[type[Exception], ...] = (InputError, *others)
     command = os.path.basename(sys.argv[0])
@@ -80,5 +94,9 @@ def exit_on_error(*others: type[Exception]) -> Iterator[None]:
     except OSError as e:
         reason = e.strerror or e
         sys.exit(f"{command}: {e.filename or 'A file'} cannot be read or written: {reason}.")
+    except RuntimeError as e:
+        if not is_killed_worker(e):
+            raise
+        sys.exit(f"{command}: {e} If memory ran out, fewer DATALOADER.NUM_WORKERS need less.")
     finally:
         logging.raiseExceptions = shows_logging_errors

@@ -50,7 +50,12 @@ from ..modeling.test_time.options import uses_test_time_options, with_test_time_
 from ..utils import InputError, config_errors
 from ..utils.atomic import named_errors
 from ..utils.metrics_file import LateJSONWriter, drop_metrics
-from .command_line import add_import_argument, exit_on_error, launch_processes
+from .command_line import (
+    add_import_argument,
+    exit_on_error,
+    is_killed_worker,
+    launch_processes,
+)
 
 logger = logging.getLogger("ohem_d2")
 
@@ -142,7 +147,10 @@ class Trainer(DefaultTrainer):
 
 
 def _is_unexplained(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and isinstance(record.exc_info[1], (InputError, OSError)))
+    error = record.exc_info[1] if record.exc_info else None
+    return error is None or not (
+        isinstance(error, (InputError, OSError)) or is_killed_worker(error)
+    )
 
 
 def argument_parser():

@@ -53,8 +53,9 @@ messages](reliability_full.md).
 ## {kills} kills
 
 Trainings of 40 iterations with a checkpoint every third, killed (SIGKILL) at random moments,
-writing of checkpoints included, and resumed until they ended. Of two processes, one is killed, or
-the one that has started them; the others end by themselves.
+writing of checkpoints included, and resumed until they ended. Where there are several processes,
+workers that load images or trainings on several GPUs, one of them is killed; the others end by
+themselves.
 
 {kill_table}
 
