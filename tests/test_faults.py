@@ -4,7 +4,6 @@ A part of what `make faults` tries: bad input, full disks and kills, on the real
 
 import os
 import pickle
-import re
 import shutil
 import signal
 import time
@@ -81,8 +80,8 @@ def test_a_killed_worker(sound, tmp_path):
     os.kill(workers[0], signal.SIGKILL)
     code, printed = process.wait()
     assert code == 1 and "Traceback" not in printed
-    assert re.search(r"ohem-d2 train: DataLoader worker .* is killed by signal: Killed", printed)
-    assert "fewer DATALOADER.NUM_WORKERS need less" in printed
+    message = "A process that loads images was killed. If memory ran out: fewer DATALOADER.NUM_W"
+    assert f"ohem-d2 train: {message}" in printed
 
 
 IMPORTING = ["check", "--import", "my_data"]

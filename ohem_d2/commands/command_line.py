@@ -68,12 +68,14 @@ def launch_processes(
         sys.exit(e.exit_code)
 
 
-def is_killed_worker(error: BaseException) -> bool:
+def is_killed_worker(error: BaseException | None) -> bool:
     """
     Returns:
-        bool: whether a process that loads images was killed. PyTorch raises this anywhere.
+        bool: whether a process that loads images was killed. PyTorch raises this anywhere, or else
+        what its connection to that process raises.
     """
-    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker")
+    says_so = isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker")
+    return says_so or isinstance(error, (ConnectionError, EOFError))
 
 
 @contextmanager
@@ -91,12 +93,15 @@ def exit_on_error(*others: type[Exception]) -> Iterator[None]:
         yield
     except errors as e:
         sys.exit(f"{command}: {e}")
-    except OSError as e:
+    except (EOFError, OSError, RuntimeError) as e:
+        if is_killed_worker(e):
+            sys.exit(
+                f"{command}: A process that loads images was killed. If memory ran out: fewer "
+                "DATALOADER.NUM_WORKERS need less."
+            )
+        if not isinstance(e, OSError):
+            raise
         reason = e.strerror or e
         sys.exit(f"{command}: {e.filename or 'A file'} cannot be read or written: {reason}.")
-    except RuntimeError as e:
-        if not is_killed_worker(e):
-            raise
-        sys.exit(f"{command}: {e} If memory ran out, fewer DATALOADER.NUM_WORKERS need less.")
     finally:
         logging.raiseExceptions = shows_logging_errors

@@ -148,9 +148,7 @@ class Trainer(DefaultTrainer):
 
 def _is_unexplained(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    return error is None or not (
-        isinstance(error, (InputError, OSError)) or is_killed_worker(error)
-    )
+    return not (isinstance(error, (InputError, OSError)) or is_killed_worker(error))
 
 
 def argument_parser():
