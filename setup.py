@@ -64,6 +64,8 @@ setup(
         # Selective search, and proposals in MATLAB files. A superset of opencv-python, and to be
         # installed instead: both bring a `cv2`.
         "proposals": ["opencv-contrib-python<5", "scipy"],
+        # Both, for `ohem-d2 reproduce`.
+        "reproduce": ["jinja2", "matplotlib", "opencv-contrib-python<5", "scipy", "tabulate"],
         # Caffe weights, which OpenCV 5 cannot read.
         "caffe": ["opencv-python<5"],
     },

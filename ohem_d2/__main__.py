@@ -22,6 +22,8 @@ COMMANDS = {
     "convert-weights": ("convert_weights", "make a checkpoint from a classifier's weights"),
     "convert-proposals": ("convert_proposals", "convert the boxes of Fast R-CNN's authors"),
 }
+# What pip knows a module as, where it has another name.
+REQUIREMENTS = {"cv2": '"opencv-python<5"', "yaml": "pyyaml"}
 
 
 def main() -> None:
@@ -44,7 +46,14 @@ def main() -> None:
     module, _ = COMMANDS[args.command]
     # As if it were a program of its own: messages begin with its name.
     sys.argv = [f"{parser.prog} {args.command}", *args.arguments]
-    import_module(f"ohem_d2.commands.{module}").main()
+    try:
+        command = import_module(f"ohem_d2.commands.{module}")
+    except ModuleNotFoundError as e:
+        if not e.name or e.name.startswith("ohem_d2"):
+            raise
+        requirement = REQUIREMENTS.get(e.name, e.name)
+        sys.exit(f"{sys.argv[0]}: needs {e.name}, which is missing: pip install {requirement}")
+    command.main()
 
 
 if __name__ == "__main__":

@@ -48,6 +48,20 @@ def test_messages_begin_with_the_command(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "module, requirement", [("jinja2", "jinja2"), ("cv2", '"opencv-python<5"')]
+)
+def test_a_missing_package_is_named(monkeypatch, module, requirement):
+    def fail(name):
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+    monkeypatch.setattr(cli, "import_module", fail)
+    message = run(monkeypatch, "compare", "a", "b")
+    assert message == (
+        f"ohem-d2 compare: needs {module}, which is missing: pip install {requirement}"
+    )
+
+
+@pytest.mark.parametrize(
     "script",
     ["train_net.py", *(f"tools/{x}.py" for x, _ in cli.COMMANDS.values() if x != "train")],
 )

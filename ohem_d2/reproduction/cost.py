@@ -41,6 +41,9 @@ def measure_costs(trainings: Iterable[Training], settings: Settings) -> dict[Tra
     """
     Measure a step of each training, on random images and boxes of the usual size. What was measured
     on this machine before is kept in step_times.json.
+
+    Raises:
+        InputError: if a step does not fit into the memory of the GPU.
     """
     file = settings.output / "step_times.json"
     known = _read(file)
@@ -49,9 +52,18 @@ def measure_costs(trainings: Iterable[Training], settings: Settings) -> dict[Tra
         for training in bar:
             cfg = settings.config(training)
             fall_back_to_cpu(cfg)
+            images = cfg.SOLVER.IMS_PER_BATCH
+            cfg.SOLVER.IMS_PER_BATCH = max(images // settings.num_gpus, 1)  # of each GPU
             key = _describe(cfg)
             if key not in known:
-                known[key] = _measure(cfg)
+                try:
+                    known[key] = _measure(cfg)
+                except torch.cuda.OutOfMemoryError as e:
+                    raise InputError(
+                        f"A step of {training.name} does not fit into the memory of the GPU: leave "
+                        "it out with --rows, or set --opts SOLVER.ACCUMULATION_PASSES 2."
+                    ) from e
+                torch.cuda.empty_cache()  # for the trainings, in processes of their own
                 settings.output.mkdir(parents=True, exist_ok=True)
                 write_json(file, known)
             seconds, checkpoint = known[key]
@@ -59,7 +71,7 @@ def measure_costs(trainings: Iterable[Training], settings: Settings) -> dict[Tra
             snapshots = -(-solver.MAX_ITER // solver.CHECKPOINT_PERIOD) + 1
             costs[training] = Cost(
                 solver.MAX_ITER,
-                solver.MAX_ITER * solver.IMS_PER_BATCH,
+                solver.MAX_ITER * images,
                 seconds * solver.MAX_ITER / 3600,
                 checkpoint * snapshots,
             )
