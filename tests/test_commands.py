@@ -13,6 +13,7 @@ from tiny_training import CONFIG, TINY
 
 from ohem_d2 import __main__ as cli
 from ohem_d2 import __version__
+from ohem_d2.commands.command_line import exit_on_error
 from ohem_d2.data.datasets.clutter import generate_clutter
 
 
@@ -45,6 +46,18 @@ def test_messages_begin_with_the_command(monkeypatch, tmp_path):
     assert message.startswith("ohem-d2 compare: a is not a folder.")
     message = run(monkeypatch, "train", "--config-file", "none.yaml")
     assert message.startswith("ohem-d2 train: --config-file is 'none.yaml'")
+
+
+@pytest.mark.parametrize(
+    "error, message",
+    [
+        (ConnectionResetError(104, "Connection reset"), "read or written: Connection reset."),
+        (RuntimeError("DataLoader worker (pid 7) is killed"), "loads images was killed."),
+    ],
+)
+def test_a_broken_connection_is_not_a_killed_worker(error, message):
+    with pytest.raises(SystemExit, match=message), exit_on_error():
+        raise error
 
 
 @pytest.mark.parametrize(

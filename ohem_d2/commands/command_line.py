@@ -8,9 +8,11 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from traceback import walk_tb
 
 from detectron2.engine import launch
 from torch.multiprocessing import ProcessExitedException
+from torch.utils.data import DataLoader
 
 from ..utils import InputError
 
@@ -74,8 +76,10 @@ def is_killed_worker(error: BaseException | None) -> bool:
         bool: whether a process that loads images was killed. PyTorch raises this anywhere, or else
         what its connection to that process raises.
     """
-    says_so = isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker")
-    return says_so or isinstance(error, (ConnectionError, EOFError))
+    if isinstance(error, (ConnectionError, EOFError)):
+        frames = (x.f_globals.get("__name__") for x, _ in walk_tb(error.__traceback__))
+        return DataLoader.__module__ in frames
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker")
 
 
 @contextmanager

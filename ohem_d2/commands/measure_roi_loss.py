@@ -49,17 +49,19 @@ def measure(folder: Path, dataset: str, opts: list[str]) -> dict[int, float]:
     measured = (folder / ROI_LOSS_FILE).stat().st_mtime if losses else 0
     current = {k for k, x in checkpoints.items() if x.stat().st_mtime <= measured}
     losses = {k: x for k, x in losses.items() if k in current}
-    for iteration, file in checkpoints.items():
-        if iteration not in losses:
-            cfg.MODEL.WEIGHTS = str(file)
-            loader = build_mean_roi_loss_loader(cfg, dataset)
-            bar = tqdm(loader, f"iteration {iteration}", unit="image", leave=False, disable=None)
-            try:
-                losses[iteration] = mean_roi_loss(load_model(cfg), bar)
-            except ValueError as e:
-                raise InputError(str(e)) from e
-            losses = dict(sorted(losses.items()))
-            write_json(folder / ROI_LOSS_FILE, {"dataset": dataset, "losses": losses})
+    missing = [x for x in checkpoints if x not in losses]
+    if not missing:
+        return losses
+    loader = build_mean_roi_loss_loader(cfg, dataset)
+    for iteration in missing:
+        cfg.MODEL.WEIGHTS = str(checkpoints[iteration])
+        bar = tqdm(loader, f"iteration {iteration}", unit="image", leave=False, disable=None)
+        try:
+            losses[iteration] = mean_roi_loss(load_model(cfg), bar)
+        except ValueError as e:
+            raise InputError(str(e)) from e
+        losses = dict(sorted(losses.items()))
+        write_json(folder / ROI_LOSS_FILE, {"dataset": dataset, "losses": losses})
     return losses
 
 

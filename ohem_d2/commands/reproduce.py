@@ -23,7 +23,7 @@ from ..reproduction.cost import measure_costs
 from ..reproduction.inputs import find_missing, notes
 from ..reproduction.report import write_report
 from ..reproduction.results import collect, figure_3
-from ..reproduction.rows import FIGURE_3, Row, choose_rows
+from ..reproduction.rows import FIGURE_3, Row, choose_rows, trainings_of
 from ..reproduction.run import run_chains, run_shared
 from ..reproduction.settings import Settings
 from ..reproduction.steps import plan_chains, plan_shared
@@ -37,7 +37,7 @@ def list_rows(rows: list[Row], settings: Settings) -> str:
     Returns:
         str: a table of what each row costs. A training counts in its first row.
     """
-    costs = measure_costs(dict.fromkeys(x.training for x in rows), settings)
+    costs = measure_costs(trainings_of(rows), settings)
     cells: list[list[Any]] = []
     for row in rows:
         cells.append([row.name, row.title, row.training.name])
@@ -60,7 +60,7 @@ def check(rows: list[Row], settings: Settings, seeds: list[int], jobs: int) -> l
     Returns:
         list[str]: all that is missing.
     """
-    costs = measure_costs(dict.fromkeys(x.training for x in rows), settings)
+    costs = measure_costs(trainings_of(rows), settings)
     left = [
         (training, cost)
         for seed in seeds

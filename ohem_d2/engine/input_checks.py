@@ -242,11 +242,10 @@ def _check_proposal_files(
         remedy = f"Make it: ohem-d2 proposals {name} {file}"
         _check_file(f"DATASETS.PROPOSAL_FILES_{key}", file, remedy)
         records = loaded[name]
+        if records is None:
+            records = load_records(name)
         try:
-            # detectron2 runs code in it
-            check_proposals(
-                read_proposals(file), load_records(name) if records is None else records
-            )
+            check_proposals(read_proposals(file), records)  # detectron2 runs code in it
         except ValueError as e:
             raise InputError(
                 f"DATASETS.PROPOSAL_FILES_{key}: {file} cannot be used with {name}. {e}"

@@ -4,7 +4,7 @@ What trainings cost on this machine: their first steps are measured.
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
@@ -37,7 +37,7 @@ class Cost(NamedTuple):
     bytes: float  # of its checkpoints
 
 
-def measure_costs(trainings: Iterable[Training], settings: Settings) -> dict[Training, Cost]:
+def measure_costs(trainings: Sequence[Training], settings: Settings) -> dict[Training, Cost]:
     """
     Measure a step of each training, on random images and boxes of the usual size. What was measured
     on this machine before is kept in step_times.json.
@@ -48,7 +48,7 @@ def measure_costs(trainings: Iterable[Training], settings: Settings) -> dict[Tra
     file = settings.output / "step_times.json"
     known = _read(file)
     costs = {}
-    with tqdm(list(trainings), "Measuring steps", leave=False, disable=None) as bar:
+    with tqdm(trainings, "Measuring steps", leave=False, disable=None) as bar:
         for training in bar:
             cfg = settings.config(training)
             fall_back_to_cpu(cfg)

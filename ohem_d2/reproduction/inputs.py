@@ -2,7 +2,6 @@
 What the rows need, and what of it is missing.
 """
 
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 
 from ..data.selective_search import import_segmentation
 from ..engine.digests import digest_file
-from .rows import Row
+from .rows import Row, trainings_of
 from .settings import Settings
 
 __all__ = ["find_missing", "needed_datasets", "needed_networks", "notes"]
@@ -80,12 +79,12 @@ def needed_datasets(rows: Sequence[Row], settings: Settings) -> list[str]:
     Returns:
         list[str]: to train and test on, in the order of the rows.
     """
-    configs = [settings.config(x.training).DATASETS for x in rows]
+    configs = [settings.config(x).DATASETS for x in trainings_of(rows)]
     return list(dict.fromkeys(name for x in configs for name in (*x.TRAIN, *x.TEST)))
 
 
 def needed_networks(rows: Sequence[Row], settings: Settings) -> list[str]:
-    return list(dict.fromkeys(settings.network(x.training) for x in rows))
+    return list(dict.fromkeys(settings.network(x) for x in trainings_of(rows)))
 
 
 def find_missing(rows: Sequence[Row], settings: Settings, disk: float, jobs: int) -> list[str]:
@@ -109,9 +108,7 @@ def find_missing(rows: Sequence[Row], settings: Settings, disk: float, jobs: int
 def _missing_datasets(rows: Sequence[Row], settings: Settings) -> Iterator[str]:
     for name in needed_datasets(rows, settings):
         source = SOURCES.get(name, Source((), ""))  # or a user's own, in the options
-        missing = (
-            [x for x in source.files if not (settings.datasets / x).exists()] if source else []
-        )
+        missing = [x for x in source.files if not (settings.datasets / x).exists()]
         if missing:
             listed = ", ".join(missing)
             yield f"{name}: there is no {listed} in {settings.datasets}: {source.remedy}."
@@ -152,13 +149,11 @@ def _missing_disk(output: Path, disk: float) -> Iterator[str]:
 
 
 def _missing_gpus(rows: Sequence[Row], settings: Settings, jobs: int) -> Iterator[str]:
-    found, needed = (
-        torch.cuda.device_count(),
-        settings.num_gpus * (jobs if torch.cuda.is_available() else 1),
-    )
+    found = torch.cuda.device_count()
+    needed = settings.num_gpus * (jobs if found else 1)
     if needed > max(found, 1):
         yield f"GPUs: {jobs} trainings at once need {needed}, and there are {found}."
-    for training in dict.fromkeys(x.training for x in rows):
+    for training in trainings_of(rows):
         images = settings.config(training).SOLVER.IMS_PER_BATCH
         if images % settings.num_gpus:
             yield (
@@ -178,5 +173,5 @@ def notes(rows: Sequence[Row], settings: Settings) -> Iterator[str]:
     for network in needed_networks(rows, settings):
         file, sha256 = settings.weights.get(network), WEIGHTS[network].sha256
         if file is not None and file.is_file() and not digest_file(str(file)).startswith(sha256):
-            name = re.sub(r".*/", "", WEIGHTS[network].source)
+            name = Path(WEIGHTS[network].source).name
             yield f"{file} is not {name}: its SHA-256 does not begin with {sha256}."

@@ -2,12 +2,12 @@
 What the paper reports, as trainings and ways of testing them.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from ..utils import InputError, did_you_mean
 
-__all__ = ["FIGURE_3", "NETWORKS", "ROWS", "Row", "Training", "choose_rows"]
+__all__ = ["FIGURE_3", "NETWORKS", "ROWS", "Row", "Training", "choose_rows", "trainings_of"]
 
 # Of `ohem-d2 ablation`.
 PLAIN, EVERYTHING = "plain", "multi-scale-voting"
@@ -18,6 +18,8 @@ TESTS = {
     EVERYTHING: "multi-scale test, iterative regression and voting",
 }
 NETWORKS = ("VGG16", "VGG_CNN_M_1024")
+# The name in rows, the end of the config's name, and the title of each recipe.
+RECIPES = (("fast_rcnn", "", "Fast R-CNN"), ("ohem", "_ohem", "OHEM"))
 
 # Iterations of a training whose time and memory alone count.
 COST_ITERATIONS = 500
@@ -82,7 +84,7 @@ def _table_1(network: str) -> list[Row]:
 
 def _bells_and_whistles() -> list[Row]:
     rows = []
-    for name, suffix, title in (("fast_rcnn", "", "Fast R-CNN"), ("ohem", "_ohem", "OHEM")):
+    for name, suffix, title in RECIPES:
         rows += [
             Row(f"bells/{name}/{test}", f"{title}, {text}", _voc(f"VGG16{suffix}"), test)
             for test, text in TESTS.items()
@@ -100,23 +102,19 @@ def _multi_scale(group: str, title: str, training: Training, test: str) -> Row:
 
 
 def _main_results(
-    group: str, data: str, trainings: Sequence[Training], test: str = EVERYTHING
+    group: str, data: str, make: Callable[[str], Training], config: str, test: str = EVERYTHING
 ) -> list[Row]:
     """
     Args:
-        trainings: Fast R-CNN, OHEM, and OHEM on multiple scales.
-        test (str): of the last one.
+        make: makes a training from the name of a config.
+        config (str): that of Fast R-CNN.
+        test (str): of OHEM that is trained on multiple scales.
     """
-    fast_rcnn, ohem, multi_scale = trainings
+    multi_scale = make(f"{config}_multi_scale_ohem")
     return [
-        Row(f"{group}/fast_rcnn", f"Fast R-CNN, {data}", fast_rcnn),
-        Row(f"{group}/ohem", f"OHEM, {data}", ohem),
+        *(Row(f"{group}/{x}", f"{title}, {data}", make(config + end)) for x, end, title in RECIPES),
         _multi_scale(f"{group}/ohem", f"OHEM, {data}", multi_scale, test),
     ]
-
-
-def _suffixed(make: Callable[[str], Training], name: str) -> list[Training]:
-    return [make(f"{name}{x}") for x in ("", "_ohem", "_multi_scale_ohem")]
 
 
 ROWS = {
@@ -131,13 +129,13 @@ ROWS = {
                 _cost(network + suffix),
             )
             for network in NETWORKS
-            for name, suffix, title in (("fast_rcnn", "", "Fast R-CNN"), ("ohem", "_ohem", "OHEM"))
+            for name, suffix, title in RECIPES
         ),
         *_bells_and_whistles(),
-        *_main_results("voc07", "VOC07", _suffixed(_voc, "VGG16")),
-        *_main_results("voc0712", "VOC07+12", _suffixed(_voc, "VGG16_0712")),
-        *_main_results("voc07pp12", "VOC07++12", _suffixed(_voc_2012, "VGG16_07pp12")),
-        *_main_results("coco", "COCO", _suffixed(_coco, "VGG16"), "multi-scale"),
+        *_main_results("voc07", "VOC07", _voc, "VGG16"),
+        *_main_results("voc0712", "VOC07+12", _voc, "VGG16_0712"),
+        *_main_results("voc07pp12", "VOC07++12", _voc_2012, "VGG16_07pp12"),
+        *_main_results("coco", "COCO", _coco, "VGG16", "multi-scale"),
     )
 }
 
@@ -150,11 +148,19 @@ FIGURE_3 = {
 }
 
 
+def trainings_of(rows: Iterable[Row]) -> list[Training]:
+    """
+    Returns:
+        list[Training]: each once, in the order of the rows.
+    """
+    return list(dict.fromkeys(x.training for x in rows))
+
+
 def choose_rows(names: Iterable[str]) -> list[Row]:
     """
     Args:
         names: of rows, or what they begin with, such as "table1" or "table1/VGG16". "figure3" are
-            those of FIGURE_3. None: all rows.
+            those of FIGURE_3. Empty: all rows.
 
     Returns:
         list[Row]: in the order of ROWS.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .inputs import needed_datasets, needed_networks
-from .rows import PLAIN, Row, Training
+from .rows import PLAIN, Row, Training, trainings_of
 from .settings import Settings
 
 __all__ = ["FINISHED", "Step", "plan_chains", "plan_shared", "test_folder"]
@@ -72,7 +72,7 @@ def plan_chains(
     """
     chains = []
     for seed in seeds:
-        for training in dict.fromkeys(x.training for x in rows):
+        for training in trainings_of(rows):
             folder = settings.folder(training, seed)
             about = f"{training.name}, seed {seed}"
             options = [*settings.options(training), "SEED", str(seed), "OUTPUT_DIR", str(folder)]
