@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from ohem_d2.utils import atomic_file, atomic_folder
+from ohem_d2.utils.atomic import named_errors
 
 
 def names(folder):
@@ -96,3 +97,12 @@ def test_the_systems_errors_name_the_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(RuntimeError, match="other"), atomic_file(tmp_path / "x"):
         raise RuntimeError("other")
+
+
+def test_a_broken_connection_is_about_no_file():
+    # As PyTorch says that a worker was killed, while it reads from it.
+    with pytest.raises(RuntimeError, match="killed"), named_errors("output"):
+        try:
+            raise ConnectionResetError(104, "Connection reset by peer")
+        except ConnectionResetError as e:
+            raise RuntimeError("DataLoader worker (pid 7) is killed") from e

@@ -18,13 +18,16 @@ def named_errors(path: str | os.PathLike) -> Iterator[None]:
     """
     try:
         yield
+    except ConnectionError:  # of processes, not of a file
+        raise
     except OSError as e:
         if e.errno is not None and e.filename is None:
             e.filename = str(path)
         raise
     except RuntimeError as e:  # torch.save() raises one while it handles the system's
-        if isinstance(e.__context__, OSError):
-            raise OSError(e.__context__.errno, e.__context__.strerror, str(path)) from e
+        error = e.__context__
+        if isinstance(error, OSError) and not isinstance(error, ConnectionError):
+            raise OSError(error.errno, error.strerror, str(path)) from e
         raise
 
 
