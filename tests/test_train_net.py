@@ -419,3 +419,12 @@ def test_a_warm_up_that_does_not_end(datasets, tmp_path):
         setup(arguments)
         log = (output / "log.txt").read_text()
         assert ("Mining never starts: MODEL.OHEM.WARMUP_ITERS is 12" in log) == is_warned
+
+
+def test_a_training_that_diverges_says_what_helps(datasets, tmp_path):
+    use_clutter(datasets)
+    options = ["SOLVER.BASE_LR", 1e30, "OUTPUT_DIR", tmp_path, "DATASETS.TEST", ()]
+    with pytest.raises(SystemExit, match="(?s)diverged.*SOLVER.CLIP_GRADIENTS.ENABLED True or"):
+        run_train_net(options=options)
+    log = (tmp_path / "log.txt").read_text()
+    assert "Starting training" in log and "Traceback" not in log

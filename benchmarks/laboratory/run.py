@@ -24,7 +24,7 @@ from benchmarks.laboratory.experiments import Run, config_digest, options_of
 from benchmarks.laboratory.laboratories import LABORATORIES
 from benchmarks.laboratory.prepare import Materials
 from benchmarks.provenance import provenance, require_clean_commit
-from ohem_d2.commands.train import argument_parser, train
+from ohem_d2.commands import train
 from ohem_d2.engine import fall_back_to_cpu, load_config
 from ohem_d2.evaluation import build_mean_roi_loss_loader
 from ohem_d2.evaluation.mean_roi_loss import features_and_rois
@@ -53,11 +53,11 @@ def train_and_evaluate(config_file: str, options: Mapping[str, Any]) -> bool:
     Returns:
         bool: False if training diverged, that is, its loss was not finite.
     """
-    args = argument_parser().parse_args(["--config-file", config_file])
+    args = train.argument_parser().parse_args(["--config-file", config_file])
     args.opts = to_opts(options)
     try:
-        train(args)
-    except FloatingPointError:  # detectron2's
+        train.run(args)
+    except FloatingPointError:
         return False
     return True
 

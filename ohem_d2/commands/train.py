@@ -107,6 +107,11 @@ class Trainer(DefaultTrainer):
         train_loop.addFilter(_is_unexplained)
         try:
             return super().train()
+        except FloatingPointError as e:  # detectron2's: of a loss, or of what the RPN predicts
+            raise FloatingPointError(
+                f"{e}\nTraining diverged. Start again with SOLVER.CLIP_GRADIENTS.ENABLED True or a "
+                "lower SOLVER.BASE_LR."
+            ) from e
         finally:
             train_loop.removeFilter(_is_unexplained)
 
@@ -148,7 +153,8 @@ class Trainer(DefaultTrainer):
 
 def _is_unexplained(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    return not (isinstance(error, (InputError, OSError)) or is_killed_worker(error))
+    explained = isinstance(error, (InputError, OSError, FloatingPointError))
+    return not (explained or is_killed_worker(error))
 
 
 def argument_parser():
@@ -227,7 +233,7 @@ def train(args):
     Returns:
         dict: the results, by task or dataset and metric.
     """
-    with exit_on_error(ImageTooLargeError):
+    with exit_on_error(ImageTooLargeError, FloatingPointError):
         return run(args)
 
 
