@@ -371,8 +371,10 @@ def test_a_run_on_photographs(laboratory, monkeypatch, tmp_path):
     assert result["options"]["MODEL.OHEM.WARMUP_ITERS"] == 0
     assert 0 <= result["AP"] <= result["AP50"] <= 100
     assert result["diverged_at"] is None
-    assert [iteration for iteration, _ in result["mean_roi_loss"]] == [5, 10, 15, 20]
-    assert all(loss > 0 for _, loss in result["mean_roi_loss"])
+    for losses in (result["mean_roi_loss"], result["mean_test_roi_loss"]):
+        assert [iteration for iteration, _ in losses] == [5, 10, 15, 20]
+        assert all(loss > 0 for _, loss in losses)
+    assert result["mean_roi_loss"] != result["mean_test_roi_loss"]
     assert 0 < result["foreground_share"] < 0.5 and 100 < result["num_rois"] < 600
     assert any((tmp_path / "frozen_stages").iterdir())
     assert {"commit", "machine", "torch", "detectron2", "date"} <= set(result)

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.evaluation import inference_context
-from detectron2.modeling import build_model
+from detectron2.modeling import GeneralizedRCNN, build_model
 
 import benchmarks.laboratory.frozen_stages
 import benchmarks.laboratory.heads  # noqa: F401  (both are in detectron2's registries)
@@ -32,7 +32,7 @@ from ohem_d2.modeling.roi_heads import compute_roi_losses
 from ohem_d2.utils import read_metrics, write_json
 
 NUM_CHECKPOINTS = 4
-NUM_IMAGES = 30  # training images whose RoIs are measured
+NUM_IMAGES = 30  # of each split, whose RoIs are measured
 
 # What is kept of metrics.json, and its name in result.json.
 CURVES = {
@@ -62,7 +62,16 @@ def train_and_evaluate(config_file: str, options: Mapping[str, Any]) -> bool:
     return True
 
 
-@torch.no_grad()
+class RoIs(NamedTuple):
+    """
+    What some images' RoIs are to a model.
+    """
+
+    mean_loss: float
+    per_image: float
+    foreground_share: float
+
+
 def measure_rois(cfg: CfgNode, folder: Path) -> dict[str, Any]:
     """
     Args:
@@ -70,33 +79,40 @@ def measure_rois(cfg: CfgNode, folder: Path) -> dict[str, Any]:
         folder (Path): the run's OUTPUT_DIR.
 
     Returns:
-        dict: "mean_roi_loss", the iterations behind each checkpoint and its mean loss over all RoIs
-        of the first training images; and for the last checkpoint "num_rois", the number of RoIs per
-        image, and "foreground_share" among them.
+        dict: "mean_roi_loss" and "mean_test_roi_loss", the iterations behind each checkpoint and
+        its mean loss over all RoIs of the first training and test images; and for the last
+        checkpoint "num_rois", the number of RoIs per training image, and "foreground_share" among
+        them.
     """
     model = build_model(cfg)
-    loader = build_mean_roi_loss_loader(cfg, cfg.DATASETS.TRAIN[0])
-    inputs = list(islice(loader, NUM_IMAGES))
-    files = sorted(folder.glob("model_*[0-9].pth"))
-    losses: list[tuple[int, float]] = []
-    for file in files:
+    train, test = (
+        list(islice(build_mean_roi_loss_loader(cfg, name), NUM_IMAGES))
+        for (name,) in (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
+    )
+    measured: dict[str, Any] = {"mean_roi_loss": [], "mean_test_roi_loss": []}
+    # A run may diverge before its first checkpoint.
+    measured.update(num_rois=None, foreground_share=None)
+    for file in sorted(folder.glob("model_*[0-9].pth")):
         DetectionCheckpointer(model).load(str(file))
-        total, num_foreground, count = 0.0, 0, 0
-        with inference_context(model):
-            for batch in inputs:
-                features, rois = features_and_rois(model, batch)
-                for x in compute_roi_losses(model.roi_heads, features, rois):
-                    total += float((x.loss_cls + x.loss_box_reg).sum())
-                    num_foreground += int((x.gt_classes < model.roi_heads.num_classes).sum())
-                    count += len(x)
-        losses.append((int(file.stem.removeprefix("model_")) + 1, total / count))
-    if not losses:  # a run may diverge before its first checkpoint
-        return {"mean_roi_loss": [], "num_rois": None, "foreground_share": None}
-    return {
-        "mean_roi_loss": losses,
-        "num_rois": count / len(inputs),
-        "foreground_share": num_foreground / count,
-    }
+        iterations = int(file.stem.removeprefix("model_")) + 1
+        rois = rois_of(model, train)
+        measured["mean_roi_loss"].append((iterations, rois.mean_loss))
+        measured["mean_test_roi_loss"].append((iterations, rois_of(model, test).mean_loss))
+        measured.update(num_rois=rois.per_image, foreground_share=rois.foreground_share)
+    return measured
+
+
+@torch.no_grad()
+def rois_of(model: GeneralizedRCNN, inputs: list[list[dict]]) -> RoIs:
+    total, num_foreground, count = 0.0, 0, 0
+    with inference_context(model):
+        for batch in inputs:
+            features, rois = features_and_rois(model, batch)
+            for x in compute_roi_losses(model.roi_heads, features, rois):
+                total += float((x.loss_cls + x.loss_box_reg).sum())
+                num_foreground += int((x.gt_classes < model.roi_heads.num_classes).sum())
+                count += len(x)
+    return RoIs(total / count, count / len(inputs), num_foreground / count)
 
 
 def summarize(metrics: list[dict[str, float]], iterations: int, finished: bool) -> dict[str, Any]:
