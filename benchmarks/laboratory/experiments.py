@@ -201,7 +201,7 @@ SETTINGS: dict[str, dict[str, tuple[int, float]]] = {
         "background": (64, 0.01),
         "OHEM, pool 2, no NMS": (64, 0.01),
     },
-    "fpn": {"random": (128, 0.005), "OHEM": (64, 0.005), "background": (64, 0.005)},
+    "fpn": {"random": (32, 0.005), "OHEM": (32, 0.005), "background": (32, 0.005)},
 }
 
 
