@@ -104,6 +104,8 @@ def test_schedules_are_scaled(tmp_path):
     assert whole.DATASETS.PROPOSAL_FILES_TRAIN == (
         str(tmp_path / "proposals/voc_2007_trainval.pkl"),
     )
+    whole.SOLVER.IMS_PER_BATCH = 1  # a copy
+    assert settings(tmp_path).config(row.training).SOLVER.IMS_PER_BATCH == 2
     # As far as a time can be measured.
     least = settings(tmp_path, 1e-6).config(row.training).SOLVER
     assert (least.MAX_ITER, least.STEPS, least.CHECKPOINT_PERIOD) == (5, (1,), 1)

@@ -4,8 +4,9 @@ How the rows are run: what the command line sets for all of them.
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode
 
@@ -68,15 +69,22 @@ class Settings(NamedTuple):
         Returns:
             CfgNode: that of a training, but for its seed and folder.
         """
-        return load_config(training.config, self.options(training))
+        cfg = self._given(training).clone()
+        cfg.merge_from_list(self._overrides(training))
+        return cfg
 
     def options(self, training: Training) -> list[str]:
         """
         Returns:
             list[str]: what :meth:`config` sets over the config file.
         """
-        given = [*training.options, *self.opts]
-        cfg = load_config(training.config, given)
+        return [*map(str, (*training.options, *self.opts)), *self._overrides(training)]
+
+    def _given(self, training: Training) -> CfgNode:
+        return _load(training.config, (*training.options, *self.opts))
+
+    def _overrides(self, training: Training) -> list[str]:
+        cfg = self._given(training)
         solver, datasets = cfg.SOLVER, cfg.DATASETS
         max_iter = self._scaled(training.max_iter or solver.MAX_ITER, MIN_ITERATIONS)
         steps = [self._scaled(x) for x in solver.STEPS]
@@ -88,17 +96,22 @@ class Settings(NamedTuple):
             "DATASETS.PROPOSAL_FILES_TRAIN": self._proposal_files(datasets.TRAIN),
             "DATASETS.PROPOSAL_FILES_TEST": self._proposal_files(datasets.TEST),
         }
-        return [*map(str, given), *(str(x) for pair in options.items() for x in pair)]
+        return [str(x) for pair in options.items() for x in pair]
 
     def network(self, training: Training) -> str:
         """
         Returns:
             str: of NETWORKS.
         """
-        return Path(load_config(training.config).MODEL.WEIGHTS).stem
+        return Path(_load(training.config, ()).MODEL.WEIGHTS).stem
 
     def _scaled(self, iterations: int, at_least: int = 1) -> int:
         return max(round(iterations * self.scale), at_least)
 
     def _proposal_files(self, datasets: Sequence[str]) -> tuple[str, ...]:
         return tuple(str(self.proposal_file(x)) for x in datasets)
+
+
+@cache  # each check asks for each training's
+def _load(config: str, options: tuple[Any, ...]) -> CfgNode:
+    return load_config(config, options)

@@ -51,9 +51,11 @@ def plan_shared(rows: Sequence[Row], settings: Settings) -> list[Step]:
     for network in needed_networks(rows, settings):
         row = next(x for x in rows if settings.network(x.training) == network)
         file = settings.weights_file(network)
+        # A dry run may be without them.
+        given = str(settings.weights.get(network, f"<weights of {network}>"))
         convert = (
             *("convert-weights", "--config-file", row.training.config),
-            *(str(settings.weights.get(network)), str(file), *settings.opts),
+            *(given, str(file), *settings.opts),
         )
         steps.append(Step(f"weights of {network}", convert, file))
     return steps
