@@ -26,34 +26,43 @@ SMALL, NORMAL = 8.5, 9.5
 
 
 def draw_differences(
-    path: Path, xlabel: str, panels: Mapping[str, Mapping[str, Difference]]
+    path: Path, xlabel: str, panels: Mapping[str, Mapping[str, Mapping[str, Difference]]]
 ) -> None:
     """
-    Draw a panel per dataset with a row per recipe: a dot per seed, their mean and its interval.
+    Draw a row of panels per detector and a column per recipe, with a row per dataset: a dot per
+    seed, their mean and its interval.
 
     Args:
         path (Path): the PNG to write.
-        panels: by the titles of dataset and recipe.
+        panels: by the titles of detector, recipe and dataset. All detectors have the same recipes.
     """
-    counts = [len(x) for x in panels.values()]
-    figure = Figure((WIDTH, 0.8 + sum(0.42 * x + 0.4 for x in counts)), DPI, layout="constrained")
-    axes = figure.subplots(len(counts), 1, squeeze=False, sharex=True, height_ratios=counts)[:, 0]
-    for ax, (title, rows) in zip(axes, panels.items(), strict=True):
-        _finish(ax, title)
-        ax.axvline(0, color="black", linewidth=1)
-        for y, x in enumerate(rows.values()):
-            color = SIGN_COLORS[x.sign]
-            ax.plot(x.values, [y - 0.15] * len(x.values), "o", color=color, alpha=0.5, markersize=4)
-            ax.plot([x.low, x.high], [y + 0.12] * 2, color=color, linewidth=3.5)
-            ax.plot(x.mean, y + 0.12, "D", color=color, markersize=6)
-            style = {"color": color, "fontsize": SMALL, "va": "center"}
-            ax.text(1.01, y, x.text, transform=ax.get_yaxis_transform(), **style)
-        ax.set_yticks(range(len(rows)), list(rows))
-        ax.set_ylim(len(rows) - 0.5, -0.5)
-        ax.tick_params(axis="y", length=0)
-        ax.grid(axis="y", visible=False)
-        ax.spines["left"].set_visible(False)
-    axes[-1].set_xlabel(f"{xlabel}\n◆ mean with its 95 % interval    ● a seed", fontsize=NORMAL)
+    counts = [max(map(len, x.values())) for x in panels.values()]
+    num_columns = max(map(len, panels.values()))
+    figure = Figure((WIDTH, 0.9 + sum(0.36 * x + 0.45 for x in counts)), DPI, layout="constrained")
+    grid = figure.subplots(
+        len(panels),
+        num_columns,
+        squeeze=False,
+        sharex=True,
+        sharey="row",
+        height_ratios=counts,
+    )
+    for line, (detector, columns) in zip(grid, panels.items(), strict=True):
+        for ax, (recipe, rows) in zip(line, columns.items(), strict=True):
+            _finish(ax, f"{recipe}\n{detector}" if ax in grid[0] else detector)
+            ax.axvline(0, color="black", linewidth=1)
+            for y, x in enumerate(rows.values()):
+                color = SIGN_COLORS[x.sign]
+                dots = {"color": color, "alpha": 0.5, "markersize": 4}
+                ax.plot(x.values, [y - 0.16] * len(x.values), "o", **dots)
+                ax.plot([x.low, x.high], [y + 0.12] * 2, color=color, linewidth=3)
+                ax.plot(x.mean, y + 0.12, "D", color=color, markersize=5)
+            ax.set_yticks(range(len(rows)), list(rows))
+            ax.set_ylim(len(rows) - 0.5, -0.5)
+            ax.tick_params(axis="y", length=0)
+            ax.grid(axis="y", visible=False)
+            ax.spines["left"].set_visible(False)
+    figure.supxlabel(f"{xlabel}\n◆ mean with its 95 % interval    ● a seed", fontsize=NORMAL)
     _save(figure, path)
 
 

@@ -103,9 +103,12 @@ def template_values(
 def draw_pictures(
     runs: pd.DataFrame, steps: pd.DataFrame, laboratories: dict[str, pd.DataFrame], docs: Path
 ) -> None:
-    differences = laboratory_tables.differences(laboratories["fast"], experiments("fast")["main"])
+    differences = {
+        LABORATORIES[k].title: laboratory_tables.differences(x, experiments(k)["main"])
+        for k, x in laboratories.items()
+    }
     xlabel = "difference in AP to random sampling at equal time"
-    draw_differences(docs / "results_main.png", xlabel, differences)
+    draw_differences(docs / "results_main.png", xlabel, {k: x for k, x in differences.items() if x})
     # Longer runs have other iterations.
     recipes = EXPERIMENTS["main"].recipes[:-1]
     titles = {k: x.title for k, x in RECIPES.items()}

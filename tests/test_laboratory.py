@@ -20,6 +20,7 @@ from torch.testing import assert_close
 from benchmarks import provenance
 from benchmarks.laboratory import (
     compare,
+    errors,
     frozen_stages,
     heads,
     prepare,
@@ -44,6 +45,7 @@ from benchmarks.laboratory.laboratories import DATASETS, LABORATORIES, without_s
 from benchmarks.laboratory.results import read_runs
 from ohem_d2.data.proposal_file import read_proposals
 from ohem_d2.engine import load_config
+from ohem_d2.evaluation.detection_files import comp4_file
 from ohem_d2.modeling.backbone import build_torchvision_fpn_backbone
 from ohem_d2.utils import InputError
 
@@ -375,9 +377,35 @@ def test_a_run_on_photographs(laboratory, monkeypatch, tmp_path):
         assert [iteration for iteration, _ in losses] == [5, 10, 15, 20]
         assert all(loss > 0 for _, loss in losses)
     assert result["mean_roi_loss"] != result["mean_test_roi_loss"]
+    assert set(result["errors"]) == set(errors.RECALLS)
     assert 0 < result["foreground_share"] < 0.5 and 100 < result["num_rois"] < 600
     assert any((tmp_path / "frozen_stages").iterdir())
     assert {"commit", "machine", "torch", "detectron2", "date"} <= set(result)
+
+
+def test_errors_at_recalls_by_hand(voc, tmp_path):
+    # Three objects that are not difficult: dogs in the images "both" and "easy_alone", a cat.
+    lines = {
+        "cat": ["without_the_flag .6 11 11 40 30"],
+        "dog": [
+            "both .9 11 11 40 30",
+            "both .8 11 11 40 28",  # a duplicate
+            "without_the_flag .7 11 11 40 30",  # a cat
+            "without_the_flag .5 71 51 90 70",  # background
+        ],
+        "cow": ["both .95 61 41 90 70"],  # of the difficult one: it does not count
+    }
+    for name, of_class in lines.items():
+        file = comp4_file(tmp_path, MetadataCatalog.get(voc).split, name)
+        file.write_text("".join(f"{x}\n" for x in of_class))
+    none = dict.fromkeys(("background", "localization", "class", "duplicate"), 0)
+    found = errors.errors_at_recalls(voc, tmp_path)
+    one, two = none, {**none, "class": 1, "duplicate": 1}
+    assert found == {
+        **{"0.1": one, "0.2": one, "0.3": one},
+        **{"0.4": two, "0.5": two, "0.6": two},
+        **{"0.7": None, "0.8": None, "0.9": None},  # the third is not found
+    }
 
 
 @laboratories

@@ -1,6 +1,6 @@
 """
 One training of benchmarks.laboratory.compare: train_net.py, then the mean loss over all RoIs of
-each of its checkpoints. Writes result.json to the folder of the run.
+each of its checkpoints, and the errors of the last. Writes result.json to the folder of the run.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from detectron2.modeling import GeneralizedRCNN, build_model
 
 import benchmarks.laboratory.frozen_stages
 import benchmarks.laboratory.heads  # noqa: F401  (both are in detectron2's registries)
+from benchmarks.laboratory.errors import errors_at_recalls
 from benchmarks.laboratory.experiments import Run, config_digest, options_of
 from benchmarks.laboratory.laboratories import LABORATORIES
 from benchmarks.laboratory.prepare import Materials
@@ -170,6 +171,7 @@ def main() -> None:
     # Without the recipe's options: the loss is measured in the same way for all.
     cfg = load_config(materials.config, to_opts(shared))
     fall_back_to_cpu(cfg)
+    (test,) = cfg.DATASETS.TEST
     result = {
         **run._asdict(),
         "test_split": materials.test_split,
@@ -177,6 +179,7 @@ def main() -> None:
         "config": config_digest(LABORATORIES[run.laboratory].config),
         **summarize(read_metrics(args.output), run.iterations, finished),
         **measure_rois(cfg, args.output),
+        "errors": errors_at_recalls(test, args.output / "inference" / test) if finished else None,
         **origin,
     }
     write_json(args.output / "result.json", result)

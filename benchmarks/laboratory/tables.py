@@ -106,17 +106,17 @@ def experiment_tables(runs: pd.DataFrame, name: str, experiment: Experiment) -> 
 def differences(runs: pd.DataFrame, experiment: Experiment) -> dict[str, dict[str, Difference]]:
     """
     Returns:
-        dict: by the titles of dataset and recipe, the difference in AP to the first recipe. Those
+        dict: by the titles of recipe and dataset, the difference in AP to the first recipe. Those
         with fewer than two seeds are left out.
     """
     first, *others = experiment.variants
     found: dict[str, dict[str, Difference]] = {}
-    for dataset in experiment.datasets:
-        for variant in others:
+    for variant in others:
+        for dataset in experiment.datasets:
             compared = difference(runs, experiment, dataset, variant, first)
             if len(compared.values) > 1:
-                of_dataset = found.setdefault(DATASETS[dataset].title, {})
-                of_dataset[RECIPES[variant.recipe].title] = compared
+                of_recipe = found.setdefault(RECIPES[variant.recipe].title, {})
+                of_recipe[DATASETS[dataset].title] = compared
     return found
 
 
@@ -153,12 +153,10 @@ def verdict(runs: pd.DataFrame, experiment: Experiment, recipe: str) -> str:
         seeds) and cows (+2.0, 5 seeds); not significantly different on dogs (-0.4, 2 seeds)".
     """
     names: dict[int, list[str]] = {1: [], -1: [], 0: []}  # by sign
-    for title, compared_by_recipe in differences(runs, experiment).items():
-        compared = compared_by_recipe.get(RECIPES[recipe].title)
-        if compared is not None:
-            noun = title[0].lower() + title[1:]
-            text = f"{noun} ({compared.mean:+.1f}, {len(compared.values)} seeds)"
-            names[compared.sign].append(text)
+    for title, compared in differences(runs, experiment).get(RECIPES[recipe].title, {}).items():
+        noun = title[0].lower() + title[1:]
+        text = f"{noun} ({compared.mean:+.1f}, {len(compared.values)} seeds)"
+        names[compared.sign].append(text)
     words = {1: "significantly higher", -1: "significantly lower", 0: "not significantly different"}
     phrases = [f"{words[k]} on {listed(x)}" for k, x in names.items() if x]
     return "; ".join(phrases) or "not known yet: fewer than two seeds are recorded"
