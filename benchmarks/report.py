@@ -93,6 +93,7 @@ def template_values(
         "ap": of_laboratory(laboratory_tables.ap),
         "foreground": of_laboratory(laboratory_tables.foreground),
         "laboratory": laboratory,
+        "laboratory_errors": of_laboratory(laboratory_tables.errors_table),
         "laboratory_settings": of_laboratory(laboratory_tables.settings_table),
         "laboratory_summary": laboratory_summary,
         "laboratory_verdict": of_laboratory(laboratory_tables.verdict),

@@ -480,6 +480,25 @@ def recorded(aps):
     return pd.DataFrame(lines)
 
 
+def test_errors_table_by_hand():
+    tried = TRIED._replace(variants=(TRIED.variants[0], TRIED.variants[2]))
+    # Background errors at a recall of .7 and .8. One run does not reach .8.
+    counts = {("random", 1): (9, 20), ("random", 2): (11, 22), ("OHEM", 1): (4, None)}
+    counts["OHEM", 2] = (8, 19)
+    lines = []
+    for made in tried.runs():
+        if made.dataset == "cards":
+            of_run = counts[made.recipe, made.seed]
+            at = {r: x and {"background": x} for r, x in zip(("0.7", "0.8"), of_run, strict=True)}
+            lines.append(line_of(made, 40, errors=dict.fromkeys(errors.RECALLS) | at))
+        else:  # from before errors were recorded
+            lines.append(line_of(made, 40))
+    # Differences of -5 and -3: the mean -4, and t = 12.706 times the standard error 1.
+    expected = "| Playing cards | 2 | 0.7 | 10.0 ± 1.4 | -4.0 (-16.7 to 8.7) |"
+    table = tables.errors_table(pd.DataFrame(lines), tried).splitlines()
+    assert [" ".join(x.split()) for x in table[2:]] == [expected]
+
+
 def test_collapsed_runs_by_hand():
     variants = [Variant(x, 64, rate) for x in ("random", "OHEM") for rate in (0.01, 0.02)]
     tried = TRIED._replace(variants=tuple(variants))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from benchmarks.differences import Difference, paired_difference
+from benchmarks.laboratory.errors import RECALLS
 from benchmarks.laboratory.experiments import RECIPES, Experiment, Run, Variant
 from benchmarks.laboratory.laboratories import DATASETS
 from benchmarks.measure import listed, make_table, mean_and_deviation, number
@@ -19,6 +20,7 @@ __all__ = [
     "best_settings",
     "difference",
     "differences",
+    "errors_table",
     "experiment_tables",
     "foreground",
     "settings_table",
@@ -144,6 +146,49 @@ def summary_table(runs: pd.DataFrame, experiments: Sequence[Experiment]) -> str:
         if count:
             rows.append({"photographs": DATASETS[dataset].title, "n": str(count), **row})
     return make_table(rows) if rows else "No run is recorded yet."
+
+
+def errors_table(runs: pd.DataFrame, experiment: Experiment) -> str:
+    """
+    Returns:
+        str: a row per dataset: the wrong detections on background of all test images, at the
+        largest recall that all runs reach. Of the first recipe their number, of each other one the
+        difference to it.
+    """
+    first, *others = experiment.variants
+    rows = []
+    for dataset in experiment.datasets:
+        errors = {x: _errors_by_seed(runs, experiment, dataset, x) for x in experiment.variants}
+        if any(x.empty for x in errors.values()):
+            continue
+        reached = [r for r in RECALLS if all(x[r] is not None for e in errors.values() for x in e)]
+        if not reached:
+            continue
+        recall = reached[-1]
+        counts = {
+            k: pd.Series({seed: x[recall]["background"] for seed, x in e.items()})
+            for k, e in errors.items()
+        }
+        differences = {k: paired_difference(counts[k], counts[first]) for k in others}
+        rows.append(
+            {
+                "photographs": DATASETS[dataset].title,
+                "n": str(len(counts[first])),
+                "recall": recall,
+                f"background errors, {first.recipe}": mean_and_deviation(counts[first]),
+                **{RECIPES[k.recipe].title: x.text for k, x in differences.items()},
+            }
+        )
+    return make_table(rows) if rows else "No run is recorded yet."
+
+
+def _errors_by_seed(
+    runs: pd.DataFrame, experiment: Experiment, dataset: str, variant: Variant
+) -> pd.Series:
+    wanted = [experiment.run(dataset, variant, seed) for seed in experiment.seeds]
+    these = find(runs, wanted)
+    # Lines from before they were recorded have none, and neither have runs that diverged.
+    return these.set_index("seed")["errors"].dropna() if "errors" in these else pd.Series()
 
 
 def verdict(runs: pd.DataFrame, experiment: Experiment, recipe: str) -> str:
