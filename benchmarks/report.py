@@ -24,7 +24,7 @@ from benchmarks.laboratory.results import read_runs as read_laboratory
 from benchmarks.plots import draw_differences, draw_losses, draw_parts, draw_pools
 from benchmarks.provenance import RESULTS, ROOT
 from benchmarks.sampling import tables as sampling
-from benchmarks.sampling.experiments import DATASETS, EXPERIMENTS, RECIPES
+from benchmarks.sampling.experiments import DATASETS, EXPERIMENTS
 from benchmarks.sampling.results import read_runs
 from benchmarks.step_time import tables as step_time
 from ohem_d2.utils import InputError, atomic_file
@@ -110,14 +110,9 @@ def draw_pictures(
     }
     xlabel = "difference in AP to random sampling at equal time"
     draw_differences(docs / "results_main.png", xlabel, {k: x for k, x in differences.items() if x})
-    # Longer runs have other iterations.
-    recipes = EXPERIMENTS["main"].recipes[:-1]
-    titles = {k: x.title for k, x in RECIPES.items()}
-    losses = {}
-    for dataset in EXPERIMENTS["main"].datasets:
-        if len(sampling.ap_by_seed(runs, dataset, recipes[:2]).dropna()) >= sampling.MIN_SEEDS:
-            points = sampling.mean_roi_loss(runs, dataset, recipes)
-            losses[DATASETS[dataset].title] = points.replace({"recipe": titles})
+    losses = laboratory_tables.mean_roi_losses(
+        laboratories["fast"], experiments("fast")["equal iterations"]
+    )
     draw_losses(docs / "results_mean_roi_loss.png", losses)
     pools = {DATASETS[x].title: sampling.ap_by_pool(runs, x) for x in EXPERIMENTS["pool"].datasets}
     draw_pools(docs / "results_pool.png", {k: x for k, x in pools.items() if not x.empty})

@@ -198,15 +198,6 @@ def test_time_is_compared_on_one_machine(write):
     assert tables.step_ratio(runs, "cards", "paper", ["stock"]) == pytest.approx(1.5)
 
 
-def test_points_of_the_mean_loss(write):
-    points = tables.mean_roi_loss(read_runs(write(*ALL)), "cards", ["paper"])
-    assert points[["seed", "iteration", "loss"]].to_numpy().tolist() == [
-        [1, 200, 0.6],
-        [2, 200, 0.6],
-        [3, 200, 0.6],
-    ]
-
-
 @pytest.mark.parametrize(
     "fields, message",
     [

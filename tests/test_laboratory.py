@@ -499,6 +499,20 @@ def test_errors_table_by_hand():
     assert [" ".join(x.split()) for x in table[2:]] == [expected]
 
 
+def test_mean_roi_losses_by_hand():
+    losses = {("random", 1): 0.4, ("random", 2): 0.5, ("OHEM", 1): 0.3}
+    lines = [
+        line_of(TRIED.run("cards", Variant(recipe, 64, 0.01), seed), 40, mean_roi_loss=[[400, x]])
+        for (recipe, seed), x in losses.items()
+    ]
+    (points,) = tables.mean_roi_losses(pd.DataFrame(lines), TRIED).values()
+    assert points.to_numpy().tolist() == [
+        ["Random sampling", 400, 0.4],
+        ["Random sampling", 400, 0.5],
+        ["OHEM", 400, 0.3],
+    ]
+
+
 def test_collapsed_runs_by_hand():
     variants = [Variant(x, 64, rate) for x in ("random", "OHEM") for rate in (0.01, 0.02)]
     tried = TRIED._replace(variants=tuple(variants))

@@ -23,6 +23,7 @@ __all__ = [
     "errors_table",
     "experiment_tables",
     "foreground",
+    "mean_roi_losses",
     "settings_table",
     "stability_table",
     "summary_table",
@@ -41,6 +42,16 @@ def find(runs: pd.DataFrame, wanted: Sequence[Run]) -> pd.DataFrame:
     return runs[keys.isin([tuple(x) for x in wanted])]
 
 
+def find_variant(
+    runs: pd.DataFrame, experiment: Experiment, dataset: str, variant: Variant
+) -> pd.DataFrame:
+    """
+    Returns:
+        pd.DataFrame: the recorded lines of a variant's runs, as far as they are there.
+    """
+    return find(runs, [experiment.run(dataset, variant, seed) for seed in experiment.seeds])
+
+
 def ap_by_seed(
     runs: pd.DataFrame, experiment: Experiment, dataset: str, variant: Variant
 ) -> pd.Series:
@@ -48,8 +59,7 @@ def ap_by_seed(
     Returns:
         pd.Series: the AP by seed, of those that are recorded.
     """
-    wanted = [experiment.run(dataset, variant, seed) for seed in experiment.seeds]
-    return find(runs, wanted).set_index("seed")["AP"].sort_index()
+    return find_variant(runs, experiment, dataset, variant).set_index("seed")["AP"].sort_index()
 
 
 def difference(
@@ -74,8 +84,7 @@ def experiment_tables(runs: pd.DataFrame, name: str, experiment: Experiment) -> 
     for dataset in experiment.datasets:
         rows = []
         for variant in experiment.variants:
-            wanted = [experiment.run(dataset, variant, seed) for seed in experiment.seeds]
-            these = find(runs, wanted)
+            these = find_variant(runs, experiment, dataset, variant)
             if these.empty:
                 continue
             is_reference = variant == experiment.variants[0]
@@ -85,7 +94,7 @@ def experiment_tables(runs: pd.DataFrame, name: str, experiment: Experiment) -> 
                     "recipe": RECIPES[variant.recipe].title,
                     "B": str(variant.rois),
                     "learning rate": f"{variant.learning_rate:g}",
-                    "iterations": f"{wanted[0].iterations:,}",
+                    "iterations": f"{these['iterations'].iloc[0]:,}",
                     "n": str(len(these)),
                     "AP": mean_and_deviation(these["AP"]),
                     "AP50": mean_and_deviation(these["AP50"]),
@@ -185,8 +194,7 @@ def errors_table(runs: pd.DataFrame, experiment: Experiment) -> str:
 def _errors_by_seed(
     runs: pd.DataFrame, experiment: Experiment, dataset: str, variant: Variant
 ) -> pd.Series:
-    wanted = [experiment.run(dataset, variant, seed) for seed in experiment.seeds]
-    these = find(runs, wanted)
+    these = find_variant(runs, experiment, dataset, variant)
     # Lines from before they were recorded have none, and neither have runs that diverged.
     return these.set_index("seed")["errors"].dropna() if "errors" in these else pd.Series()
 
@@ -223,9 +231,29 @@ def foreground(runs: pd.DataFrame, experiment: Experiment, dataset: str, recipe:
         str: the foreground RoIs per image that a recipe trains on, the mean over its runs.
     """
     variant = experiment.variant(recipe)
-    these = find(runs, [experiment.run(dataset, variant, seed) for seed in experiment.seeds])
+    these = find_variant(runs, experiment, dataset, variant)
     means = [pd.DataFrame(x)["num_fg"].mean() for x in these["curves"]]
     return number(sum(means) / len(means) if means else math.nan)
+
+
+def mean_roi_losses(runs: pd.DataFrame, experiment: Experiment) -> dict[str, pd.DataFrame]:
+    """
+    Returns:
+        dict: by the title of the dataset, the mean loss over all RoIs of training images: the
+        columns "recipe", "iteration" and "loss", and a row per run and checkpoint.
+    """
+    found = {}
+    for dataset in experiment.datasets:
+        points = [
+            (RECIPES[variant.recipe].title, iteration, loss)
+            for variant in experiment.variants
+            for losses in find_variant(runs, experiment, dataset, variant)["mean_roi_loss"]
+            for iteration, loss in losses
+        ]
+        if points:
+            columns = ["recipe", "iteration", "loss"]
+            found[DATASETS[dataset].title] = pd.DataFrame(points, columns=columns)
+    return found
 
 
 def settings_table(runs: pd.DataFrame, experiment: Experiment) -> str:

@@ -21,7 +21,6 @@ __all__ = [
     "compare_with_random",
     "experiment_tables",
     "half_precision_table",
-    "mean_roi_loss",
     "recipes_table",
     "summary_table",
     "verdict",
@@ -208,17 +207,6 @@ def recipes_table() -> str:
         for x in RECIPES.values()
     ]
     return make_table(rows, num_left=2)
-
-
-def mean_roi_loss(runs: pd.DataFrame, dataset: str, recipes: Sequence[str]) -> pd.DataFrame:
-    """
-    Returns:
-        pd.DataFrame: the mean loss over all RoIs, with a row per recipe, seed and iteration.
-    """
-    these = runs[(runs["dataset"] == dataset) & runs["recipe"].isin(recipes)]
-    points = these[["recipe", "seed", "mean_roi_loss"]].explode("mean_roi_loss").dropna()
-    points[["iteration", "loss"]] = points["mean_roi_loss"].to_list()
-    return points.astype({"loss": float}).dropna()
 
 
 def ap_by_pool(runs: pd.DataFrame, dataset: str) -> pd.DataFrame:
