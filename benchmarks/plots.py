@@ -36,7 +36,11 @@ def draw_differences(
         path (Path): the PNG to write.
         panels: by the titles of detector, recipe and dataset. All detectors have the same recipes.
     """
-    counts = [max(map(len, x.values())) for x in panels.values()]
+    # Of each detector, in all columns, so that they share their labels.
+    datasets = [
+        list(dict.fromkeys(d for x in columns.values() for d in x)) for columns in panels.values()
+    ]
+    counts = [len(x) for x in datasets]
     num_columns = max(map(len, panels.values()))
     figure = Figure((WIDTH, 0.9 + sum(0.36 * x + 0.45 for x in counts)), DPI, layout="constrained")
     grid = figure.subplots(
@@ -47,18 +51,19 @@ def draw_differences(
         sharey="row",
         height_ratios=counts,
     )
-    for line, (detector, columns) in zip(grid, panels.items(), strict=True):
+    for line, names, (detector, columns) in zip(grid, datasets, panels.items(), strict=True):
         for ax, (recipe, rows) in zip(line, columns.items(), strict=True):
             _finish(ax, f"{recipe}\n{detector}" if ax in grid[0] else detector)
             ax.axvline(0, color="black", linewidth=1)
-            for y, x in enumerate(rows.values()):
+            for dataset, x in rows.items():
+                y = names.index(dataset)
                 color = SIGN_COLORS[x.sign]
                 dots = {"color": color, "alpha": 0.5, "markersize": 4}
                 ax.plot(x.values, [y - 0.16] * len(x.values), "o", **dots)
                 ax.plot([x.low, x.high], [y + 0.12] * 2, color=color, linewidth=3)
                 ax.plot(x.mean, y + 0.12, "D", color=color, markersize=5)
-            ax.set_yticks(range(len(rows)), list(rows))
-            ax.set_ylim(len(rows) - 0.5, -0.5)
+            ax.set_yticks(range(len(names)), names)
+            ax.set_ylim(len(names) - 0.5, -0.5)
             ax.tick_params(axis="y", length=0)
             ax.grid(axis="y", visible=False)
             ax.spines["left"].set_visible(False)

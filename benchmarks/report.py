@@ -97,6 +97,7 @@ def template_values(
         "laboratory_settings": of_laboratory(laboratory_tables.settings_table),
         "laboratory_summary": laboratory_summary,
         "laboratory_verdict": of_laboratory(laboratory_tables.verdict),
+        "roi_loss": of_laboratory(laboratory_tables.roi_loss),
         "collapsed": of_laboratory(laboratory_tables.stability_table),
     }
 

@@ -511,6 +511,8 @@ def test_mean_roi_losses_by_hand():
         ["Random sampling", 400, 0.5],
         ["OHEM", 400, 0.3],
     ]
+    compared = TRIED._replace(variants=TRIED.variants[:1])
+    assert tables.roi_loss(pd.DataFrame(lines), compared, "cards", "random") == "0.45"
 
 
 def test_collapsed_runs_by_hand():

@@ -24,6 +24,7 @@ __all__ = [
     "experiment_tables",
     "foreground",
     "mean_roi_losses",
+    "roi_loss",
     "settings_table",
     "stability_table",
     "summary_table",
@@ -234,6 +235,16 @@ def foreground(runs: pd.DataFrame, experiment: Experiment, dataset: str, recipe:
     these = find_variant(runs, experiment, dataset, variant)
     means = [pd.DataFrame(x)["num_fg"].mean() for x in these["curves"]]
     return number(sum(means) / len(means) if means else math.nan)
+
+
+def roi_loss(runs: pd.DataFrame, experiment: Experiment, dataset: str, recipe: str) -> str:
+    """
+    Returns:
+        str: the mean loss over all RoIs of training images at the end of a recipe's runs.
+    """
+    these = find_variant(runs, experiment, dataset, experiment.variant(recipe))
+    last = [losses[-1][1] for losses in these["mean_roi_loss"]]
+    return number(sum(last) / len(last) if last else math.nan, 2)
 
 
 def mean_roi_losses(runs: pd.DataFrame, experiment: Experiment) -> dict[str, pd.DataFrame]:
