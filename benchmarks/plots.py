@@ -53,7 +53,9 @@ def draw_differences(
     )
     for line, names, (detector, columns) in zip(grid, datasets, panels.items(), strict=True):
         for ax, (recipe, rows) in zip(line, columns.items(), strict=True):
-            _finish(ax, f"{recipe}\n{detector}" if ax in grid[0] else detector)
+            # Above a panel of the first row also the recipe, and in the first column the detector.
+            lines = [recipe] * (ax in grid[0]) + [detector if ax is line[0] else ""]
+            _finish(ax, "\n".join(lines))
             ax.axvline(0, color="black", linewidth=1)
             for dataset, x in rows.items():
                 y = names.index(dataset)

@@ -70,10 +70,6 @@ def template_values(
         run = chosen.run(dataset, chosen.variant(recipe), chosen.seeds[0])
         return f"{run.iterations:,}"
 
-    def laboratory_summary(name: str, *names: str) -> str:
-        chosen = [experiments(name)[x] for x in names]
-        return laboratory_tables.summary_table(laboratories[name], chosen)
-
     return {
         "comparisons": comparisons,
         "summary": sampling.summary_table(comparisons),
@@ -95,7 +91,8 @@ def template_values(
         "laboratory": laboratory,
         "laboratory_errors": of_laboratory(laboratory_tables.errors_table),
         "laboratory_settings": of_laboratory(laboratory_tables.settings_table),
-        "laboratory_summary": laboratory_summary,
+        "laboratory_summary": of_laboratory(laboratory_tables.summary_table),
+        "laboratory_mean": of_laboratory(laboratory_tables.mean_difference),
         "laboratory_verdict": of_laboratory(laboratory_tables.verdict),
         "roi_loss": of_laboratory(laboratory_tables.roi_loss),
         "collapsed": of_laboratory(laboratory_tables.stability_table),

@@ -23,6 +23,7 @@ __all__ = [
     "errors_table",
     "experiment_tables",
     "foreground",
+    "mean_difference",
     "mean_roi_losses",
     "roi_loss",
     "settings_table",
@@ -61,6 +62,24 @@ def ap_by_seed(
         pd.Series: the AP by seed, of those that are recorded.
     """
     return find_variant(runs, experiment, dataset, variant).set_index("seed")["AP"].sort_index()
+
+
+def mean_ap_by_seed(runs: pd.DataFrame, experiment: Experiment, variant: Variant) -> pd.Series:
+    """
+    Returns:
+        pd.Series: the mean AP over the datasets by seed, of those that are recorded with all.
+    """
+    aps = [ap_by_seed(runs, experiment, x, variant) for x in experiment.datasets]
+    return (sum(aps) / len(aps)).dropna()
+
+
+def mean_difference(runs: pd.DataFrame, experiment: Experiment, recipe: str) -> str:
+    """
+    Returns:
+        str: the difference in the mean AP over the datasets to the first recipe.
+    """
+    ap = mean_ap_by_seed(runs, experiment, experiment.variant(recipe))
+    return paired_difference(ap, mean_ap_by_seed(runs, experiment, experiment.variants[0])).text
 
 
 def difference(
@@ -132,29 +151,31 @@ def differences(runs: pd.DataFrame, experiment: Experiment) -> dict[str, dict[st
     return found
 
 
-def summary_table(runs: pd.DataFrame, experiments: Sequence[Experiment]) -> str:
+def summary_table(runs: pd.DataFrame, experiment: Experiment) -> str:
     """
-    Args:
-        experiments: of the same datasets. All variants of one have the same budget.
-
     Returns:
-        str: a row per dataset: of each experiment the AP of its first recipe, and the difference of
-        each other one to it.
+        str: a row per dataset, and one of the mean over all: the AP of the first recipe, and the
+        difference of each other one to it.
     """
-    rows = []
-    for dataset in experiments[0].datasets:
-        row, count = {}, 0
-        for experiment in experiments:
-            first, *others = experiment.variants
-            ap = ap_by_seed(runs, experiment, dataset, first)
-            count = max(count, len(ap))
-            row[f"AP, {first.recipe}, equal {first.budget}"] = mean_and_deviation(ap)
-            for variant in others:
-                compared = difference(runs, experiment, dataset, variant, first)
-                title = f"{RECIPES[variant.recipe].title}, equal {variant.budget}"
-                row[title] = compared.text
-        if count:
-            rows.append({"photographs": DATASETS[dataset].title, "n": str(count), **row})
+    first, *others = experiment.variants
+    aps = {
+        DATASETS[dataset].title: {
+            variant: ap_by_seed(runs, experiment, dataset, variant)
+            for variant in experiment.variants
+        }
+        for dataset in experiment.datasets
+    }
+    aps["Mean over all"] = {x: mean_ap_by_seed(runs, experiment, x) for x in experiment.variants}
+    rows = [
+        {
+            "photographs": title,
+            "n": str(len(ap[first])),
+            f"AP, {RECIPES[first.recipe].title.lower()}": mean_and_deviation(ap[first]),
+            **{RECIPES[x.recipe].title: paired_difference(ap[x], ap[first]).text for x in others},
+        }
+        for title, ap in aps.items()
+        if len(ap[first])
+    ]
     return make_table(rows) if rows else "No run is recorded yet."
 
 
@@ -278,7 +299,7 @@ def settings_table(runs: pd.DataFrame, experiment: Experiment) -> str:
     for recipe in dict.fromkeys(x.recipe for x in experiment.variants):
         for rois in sorted({x.rois for x in experiment.variants if x.recipe == recipe}):
             of_row = [x for x in experiment.variants if (x.recipe, x.rois) == (recipe, rois)]
-            cells = {x.learning_rate: _mean_ap(runs, experiment, x) for x in of_row}
+            cells = {x.learning_rate: mean_ap_by_seed(runs, experiment, x).mean() for x in of_row}
             rows.append(
                 {
                     "recipe": RECIPES[recipe].title,
@@ -321,17 +342,16 @@ def best_settings(runs: pd.DataFrame, experiment: Experiment) -> dict[str, tuple
     """
     best = {}
     for recipe in dict.fromkeys(x.recipe for x in experiment.variants):
-        ap = {x: _mean_ap(runs, experiment, x) for x in experiment.variants if x.recipe == recipe}
+        ap = {
+            x: mean_ap_by_seed(runs, experiment, x).mean()
+            for x in experiment.variants
+            if x.recipe == recipe
+        }
         tried = {k: x for k, x in ap.items() if not math.isnan(x)}
         if tried:
             variant = max(tried, key=lambda x: tried[x])
             best[recipe] = (variant.rois, variant.learning_rate)
     return best
-
-
-def _mean_ap(runs: pd.DataFrame, experiment: Experiment, variant: Variant) -> float:
-    ap = [ap_by_seed(runs, experiment, x, variant).mean() for x in experiment.datasets]
-    return math.nan if any(map(math.isnan, ap)) else sum(ap) / len(ap)
 
 
 def _kept(runs: pd.DataFrame) -> str:
