@@ -584,18 +584,13 @@ def test_table_of_an_experiment():
 
 def test_summary_by_hand():
     tried = TRIED._replace(variants=(TRIED.variants[0], TRIED.variants[2]))
-    aps = {
-        ("cards", 0): (40, 42),
-        ("cards", 1): (45, 45),
-        ("pests", 0): (20, 20),
-        ("pests", 1): (21,),
-    }
-    lines = [
-        line_of(tried.run(dataset, tried.variants[i], seed), ap)
-        for (dataset, i), values in aps.items()
-        for seed, ap in zip(tried.seeds, values, strict=False)
-    ]
-    table = tables.summary_table(pd.DataFrame(lines), tried).splitlines()
+    runs = recorded(
+        {
+            **{("cards", 0): (40, 42), ("cards", 2): (45, 45)},
+            **{("pests", 0): (20, 20), ("pests", 2): (21,)},
+        }
+    )
+    table = tables.summary_table(runs, tried).splitlines()
     header, _, *rows = ([x.strip() for x in line.split("|")[1:-1]] for line in table)
     assert header == ["photographs", "n", "AP, random sampling", "OHEM"]
     assert rows == [
@@ -605,7 +600,7 @@ def test_summary_by_hand():
         # 30 and 31. OHEM has both datasets with one seed.
         ["Mean over all", "2", "30.5 ± 0.7", "-"],
     ]
-    assert tables.mean_difference(pd.DataFrame(lines), tried, "OHEM") == "-"
+    assert tables.mean_difference(runs, tried, "OHEM") == "-"
 
 
 def test_verdict_by_hand():

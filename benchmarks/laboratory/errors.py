@@ -24,7 +24,7 @@ def errors_at_recalls(dataset: str, folder: Path) -> dict[str, Any]:
         it: their number by kind, see :mod:`ohem_d2.evaluation.error_breakdown`. None where no score
         does.
     """
-    judgements = read_compared_dataset(dataset, (folder, folder)).judge(0, "bbox")
+    judgements = read_compared_dataset(dataset, [folder]).judge(0, "bbox")
     ranking = rank_detections(judgements)
     errors: dict[str, Any] = {}
     for recall in RECALLS:

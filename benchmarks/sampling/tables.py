@@ -14,7 +14,6 @@ from benchmarks.provenance import made_by
 from benchmarks.sampling.experiments import DATASETS, EXPERIMENTS, POOL, RECIPES
 
 __all__ = [
-    "MIN_SEEDS",
     "Comparison",
     "ap_by_pool",
     "ap_by_seed",

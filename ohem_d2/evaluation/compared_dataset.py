@@ -1,5 +1,5 @@
 """
-A dataset, and the detections of two runs on it, from the files of their evaluators.
+A dataset, and the detections of some runs on it, from the files of their evaluators.
 """
 
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ class ComparedImage(NamedTuple):
     ignored: Boxes  # crowds and difficult objects
     # By run, with "pred_boxes", "scores" and "pred_classes", and "pred_masks" or "pred_keypoints"
     # (N, K, 3).
-    detections: tuple[Instances, Instances]
+    detections: tuple[Instances, ...]
 
     def targets(self, task: str) -> tuple[Instances, Boxes]:
         """
@@ -76,15 +76,13 @@ class ComparedDataset(NamedTuple):
     name: str
     class_names: Sequence[str]
     images: list[ComparedImage]
-    tasks: Sequence[str] = (
-        "bbox",
-    )  # of TASKS, those that detections of both runs can be judged by
+    tasks: Sequence[str] = ("bbox",)  # of TASKS, those that detections of all runs can be judged by
     keypoint_sigmas: Sequence[float] = ()
 
     def judge(self, run: int, task: str) -> list[Judgement]:
         """
         Args:
-            run (int): 0 for A, 1 for B.
+            run (int): its index among the folders.
 
         Returns:
             list[Judgement]: of its detections on each image.
@@ -105,7 +103,7 @@ class ComparedDataset(NamedTuple):
 
 
 def read_compared_dataset(
-    name: str, folders: tuple[Path, Path], keypoint_sigmas: Sequence[float] = ()
+    name: str, folders: Sequence[Path], keypoint_sigmas: Sequence[float] = ()
 ) -> ComparedDataset:
     """
     Args:
@@ -203,13 +201,12 @@ def _to_image(
         targets.gt_keypoints = _to_keypoints([x["keypoints"] for x in objects])
         # As detectron2 converts datasets to COCO's format: records lack the area of its files.
         targets.gt_areas = torch.tensor([_area(x, size) for x in objects], dtype=torch.float32)
-    detections_a, detections_b = (_to_instances(x, size, tasks) for x in detections)
     return ComparedImage(
         record["file_name"],
         *size,
         targets,
         _to_boxes([_xyxy(x) for x in ignored]),
-        (detections_a, detections_b),
+        tuple(_to_instances(x, size, tasks) for x in detections),
     )
 
 
