@@ -30,6 +30,8 @@ from benchmarks.laboratory import (
 )
 from benchmarks.laboratory.datasets import register
 from benchmarks.laboratory.experiments import (
+    ALL_ROIS,
+    ALL_ROIS_RATE,
     CONFIGS,
     RECIPES,
     SETTINGS,
@@ -313,6 +315,12 @@ def test_the_lab_makes_what_is_missing(make_lab, monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(RECIPES, "random", Recipe("Random", {"SEED": 7}))
     with pytest.raises(InputError, match=r"line \d .* Delete the line"):
         make_lab(*cards, "--experiments", "main")
+
+
+def test_without_names_all_experiments_run(make_lab, capsys):
+    make_lab("--datasets", "cards", "--seeds", "1", "--recipes", "OHEM, pool 1", "OHEM, GIoU")
+    # Of "pool" and of "ranking".
+    assert "2 runs, 0 of them recorded." in capsys.readouterr().out
 
 
 def test_a_run_that_fails_stops_the_lab_and_leaves_the_others(make_lab, tmp_path):
@@ -645,3 +653,11 @@ def test_settings_are_the_best_of_what_was_tried(laboratory):
         best = tables.best_settings(runs, experiments(laboratory)[name])
         for recipe, settings in best.items():
             assert SETTINGS[laboratory][recipe][field] == settings[field]
+
+
+def test_rate_of_all_rois_is_the_best_of_what_was_tried():
+    runs = read_runs(provenance.RESULTS, "fast")
+    best = tables.best_settings(runs, experiments("fast")["rate of all RoIs"])
+    if not best:
+        pytest.skip("no run is recorded yet")
+    assert best["random"] == (ALL_ROIS, ALL_ROIS_RATE)

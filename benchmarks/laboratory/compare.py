@@ -117,12 +117,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
 
     known = experiments(args.laboratory)
-    unknown = [x for x in args.experiments if x not in known]
+    names = args.experiments or list(known)
+    unknown = [x for x in names if x not in known]
     if unknown:
         raise InputError(f"There is no experiment {unknown[0]}. There are: {', '.join(known)}.")
     if not args.trial:
         require_clean_commit()
-    chosen = [known[x] for x in args.experiments or known]
+    chosen = [known[x] for x in names]
     # Experiments share runs. In the order of the seeds, so that a part can be compared at any time.
     runs = list(dict.fromkeys(x for e in chosen for x in e.runs()))
     runs = sorted(runs, key=lambda x: x.seed)

@@ -112,8 +112,22 @@ MAIN = {
     "background": Recipe("Background mining among 2 B", BACKGROUND, 2),
 }
 
-# At most so many times the RoIs to train on enter the read-only pass.
-POOLED = {f"OHEM, pool {n}": Recipe(f"OHEM among {n} B", OHEM, n) for n in (1, 2, 4, 8)}
+# At most so many times the RoIs to train on enter the read-only pass. MAIN has background mining
+# among 2 B.
+POOLED = {f"OHEM, pool {n}": Recipe(f"OHEM among {n} B", OHEM, n) for n in (1, 2, 4)}
+BACKGROUND_POOLED = {
+    **{
+        f"background, pool {n}": Recipe(f"Background mining among {n} B", BACKGROUND, n)
+        for n in (4, 8)
+    },
+    "background, all": Recipe("Background mining among all", BACKGROUND),
+}
+
+HALF_PRECISION = {
+    "OHEM, half precision": Recipe(
+        "OHEM, read-only pass in half precision", {**OHEM, "MODEL.OHEM.MINING_HALF_PRECISION": True}
+    )
+}
 
 # Which box loss ranks, beside the one that trains.
 RANKINGS = {
@@ -155,10 +169,13 @@ RECIPES = {
     **WITHOUT_NMS,
     "bg_lo": Recipe("Random sampling, bg_lo .1", {"MODEL.ROI_HEADS.BG_LO": 0.1}),
     **POOLED,
+    **BACKGROUND_POOLED,
+    **HALF_PRECISION,
     **RANKINGS,
     **UNCLIPPED,
 }
 ALL_ROIS = 2048  # more than an image has
+ALL_ROIS_RATE = 0.01  # the best of the experiment "rate of all RoIs"
 STABILITY_ROIS = 64  # decided before SETTINGS
 MANY_OBJECTS = ("cards", "bccd", "pcb")  # an image that lost all of its boxes is not trained on
 
@@ -266,16 +283,6 @@ def experiments(laboratory: str) -> dict[str, Experiment]:
             SEEDS,
             lab.datasets,
         ),
-        "pool": experiment(
-            "A pool of RoIs",
-            [best(laboratory, "OHEM", "iterations", x) for x in ("OHEM", *POOLED)],
-            SEEDS[:3],
-        ),
-        "ranking": experiment(
-            "What ranks",
-            [best(laboratory, "OHEM", "iterations", x) for x in ("OHEM", *RANKINGS)],
-            SEEDS[:3],
-        ),
         "missing boxes": experiment(
             "Missing boxes",
             [best(laboratory, recipe) for recipe in MAIN],
@@ -284,6 +291,27 @@ def experiments(laboratory: str) -> dict[str, Experiment]:
         ),
     }
     if laboratory == "fpn":
+        found["ranking"] = experiment(
+            "What ranks",
+            [best(laboratory, "OHEM", "iterations", x) for x in ("OHEM", *RANKINGS)],
+            SEEDS[:3],
+        )
+        found["pool"] = experiment(
+            "A pool of RoIs",  # 8 B are all that the RPN proposes
+            [best(laboratory, "OHEM", "iterations", x) for x in ("OHEM", *POOLED)],
+            SEEDS[:3],
+        )
+        found["half precision"] = experiment(
+            "Half precision",
+            [best(laboratory, "OHEM", "iterations", x) for x in ("OHEM", *HALF_PRECISION)],
+            SEEDS[:3],
+        )
+        found["longer"] = experiment(
+            "Random sampling and mining at equal time, twice as long",
+            [best(laboratory, recipe)._replace(factor=2.0) for recipe in MAIN],
+            SEEDS[:3],
+            lab.datasets,
+        )
         found["beginning"] = experiment(
             "How mining begins, at the rate at which it matters",
             [
@@ -312,12 +340,25 @@ def experiments(laboratory: str) -> dict[str, Experiment]:
             SEEDS[:3],
             lab.tuned_on[:1],
         )
+        found["pool"] = experiment(
+            "A pool of RoIs",
+            [
+                best(laboratory, "background", "iterations", x)
+                for x in (*list(BACKGROUND_POOLED)[::-1], "background")
+            ],
+            SEEDS[:3],
+        )
+        found["rate of all RoIs"] = experiment(
+            "Which learning rate, if all RoIs are trained on",
+            [Variant("random", ALL_ROIS, rate) for rate in lab.tried_rates],
+            [TUNING_SEED],
+        )
         found["table 1"] = experiment(
             "The order of the paper's Table 1",
             [
                 best(laboratory, "random", "iterations", "bg_lo"),
                 best(laboratory, "random", "iterations"),
-                *(Variant("random", ALL_ROIS, rate) for rate in lab.tried_rates),
+                Variant("random", ALL_ROIS, ALL_ROIS_RATE),
                 best(laboratory, "OHEM", "iterations"),
             ],
             SEEDS[:3],
