@@ -15,7 +15,7 @@ from PIL import Image
 from benchmarks.differences import Difference
 from ohem_d2.utils import atomic_file
 
-__all__ = ["draw_differences", "draw_losses", "draw_parts", "draw_pools"]
+__all__ = ["draw_differences", "draw_losses", "draw_parts"]
 
 # Okabe and Ito's colors, which are distinct with color blindness, too.
 COLORS = ("#000000", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#999999")
@@ -96,43 +96,6 @@ def draw_losses(path: Path, panels: Mapping[str, pd.DataFrame]) -> None:
         ax.set_ylim(bottom=0)
         ax.set_xlabel("iteration", fontsize=SMALL)
     axes[0].set_ylabel("mean loss over all RoIs", fontsize=NORMAL)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside upper center", ncols=3, fontsize=SMALL, frameon=False
-    )
-    _save(figure, path)
-
-
-def draw_pools(path: Path, panels: Mapping[str, pd.DataFrame]) -> None:
-    """
-    Draw a panel per dataset: AP by the limit on the RoIs that mining looks at, a dot per seed and a
-    line through their means, beside the mean of random sampling.
-
-    Args:
-        path (Path): the PNG to write.
-        panels: by the title of the dataset, a table from :func:`ap_by_pool`.
-    """
-    titles = {"paper": "OHEM", "background": "background mining"}
-    figure = Figure((WIDTH, 3.3), DPI, layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for ax, (title, points) in zip(axes, panels.items(), strict=True):
-        _finish(ax, title)
-        random = points[points["mining"] == "stock"]["AP"]
-        ax.axhspan(random.min(), random.max(), color=SIGN_COLORS[0], alpha=0.15, lw=0)
-        ax.axhline(random.mean(), color=SIGN_COLORS[0], linestyle="dashed", label="random sampling")
-        sizes = sorted(set(points["pool_size"]) - {0})
-        labels = [*map(str, sizes), "all"]
-        for shift, (kind, name) in zip((-0.06, 0.06), titles.items(), strict=True):
-            of_kind = points[points["mining"] == kind]
-            ap = of_kind.groupby("pool_size")["AP"]
-            color = COLORS[1 + list(titles).index(kind)]
-            xs = {size: x + shift for x, size in enumerate([*sizes, 0])}
-            means = ap.mean().reindex(list(xs))
-            ax.plot(list(xs.values()), means, "D-", color=color, markersize=5, label=name)
-            ax.plot(of_kind["pool_size"].map(xs), of_kind["AP"], "o", color=color, alpha=0.5, ms=4)
-        ax.set_xticks(range(len(labels)), labels)
-        ax.set_xlabel("RoIs per image that mining looks at", fontsize=SMALL)
-    axes[0].set_ylabel("AP", fontsize=NORMAL)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="outside upper center", ncols=3, fontsize=SMALL, frameon=False

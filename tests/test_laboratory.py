@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+import torchvision
 from conftest import build_heads, heads_config, make_inputs, make_voc, train_step
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.layers import ShapeSpec
@@ -44,7 +45,7 @@ from benchmarks.laboratory.experiments import (
     options_of,
 )
 from benchmarks.laboratory.laboratories import DATASETS, LABORATORIES, without_some_boxes
-from benchmarks.laboratory.results import read_runs
+from benchmarks.laboratory.results import read_runs, results_file
 from ohem_d2.data.proposal_file import read_proposals
 from ohem_d2.engine import load_config
 from ohem_d2.evaluation.detection_files import comp4_file
@@ -358,25 +359,30 @@ def test_a_classifier_that_is_not_there(tmp_path):
         prepare.convert_classifier("unused", tmp_path / "no.pth", tmp_path / "backbone.pth")
 
 
+@pytest.fixture
+def run_on_photographs(monkeypatch, tmp_path):
+    monkeypatch.setattr(run, "NUM_IMAGES", 3)
+
+    def make(made):
+        backbone = tmp_path / "backbone.pth"
+        config_file = str(CONFIGS / LABORATORIES[made.laboratory].config)
+        classifier = SHARED / "weights/mobilenet_v2_features.pth"
+        prepare.convert_classifier(config_file, classifier, backbone)
+        materials = prepare.Materials(made.laboratory, SHARED, "train", "val", backbone, tmp_path)
+        output = tmp_path / "run"
+        arguments = ["--trial", "--materials", materials.to_json(), "--output", str(output)]
+        monkeypatch.setattr("sys.argv", ["run.py", *arguments, json.dumps(made)])
+        run.main()
+        return json.loads((output / "result.json").read_text())
+
+    return make
+
+
 @needs_photographs
 @pytest.mark.slow
-@pytest.mark.parametrize("laboratory", ["fpn"])
-def test_a_run_on_photographs(laboratory, monkeypatch, tmp_path):
-    monkeypatch.setattr(run, "NUM_IMAGES", 3)
-    backbone = tmp_path / "backbone.pth"
-    config_file = str(CONFIGS / LABORATORIES[laboratory].config)
-    prepare.convert_classifier(config_file, SHARED / "weights/mobilenet_v2_features.pth", backbone)
-    materials = prepare.Materials(laboratory, SHARED, "train", "val", backbone, tmp_path)
-    made = Run(laboratory, "cards", "OHEM, no clipping, no warm-up", 32, 0.001, 20, 2)
-    monkeypatch.setattr(
-        "sys.argv",
-        [
-            *("run.py", "--trial", "--materials", materials.to_json()),
-            *("--output", str(tmp_path / "run"), json.dumps(made)),
-        ],
-    )
-    run.main()
-    result = json.loads((tmp_path / "run/result.json").read_text())
+def test_a_run_on_photographs(run_on_photographs, tmp_path):
+    made = Run("fpn", "cards", "OHEM, no clipping, no warm-up", 32, 0.001, 20, 2)
+    result = run_on_photographs(made)
     assert Run(*(result[x] for x in Run._fields)) == made
     assert result["options"]["MODEL.OHEM.WARMUP_ITERS"] == 0
     assert 0 <= result["AP"] <= result["AP50"] <= 100
@@ -389,6 +395,48 @@ def test_a_run_on_photographs(laboratory, monkeypatch, tmp_path):
     assert 0 < result["foreground_share"] < 0.5 and 100 < result["num_rois"] < 600
     assert any((tmp_path / "frozen_stages").iterdir())
     assert {"commit", "machine", "torch", "detectron2", "date"} <= set(result)
+
+
+@needs_photographs
+@pytest.mark.slow
+def test_a_run_that_diverges_is_a_result(run_on_photographs):
+    result = run_on_photographs(Run("fpn", "cards", "random, no clipping", 32, 1e30, 20, 2))
+    assert result["AP"] is None and result["errors"] is None
+    assert 0 < result["diverged_at"] < 20
+
+
+@torch.no_grad()
+def test_scaled_biases_scale_the_features():
+    """
+    Against torchvision's own forward, on images that are not divided.
+    """
+    seed_all_rng(0)
+    classifier = torchvision.models.squeezenet1_0()
+    for name, value in classifier.named_parameters():
+        if name.endswith("bias"):  # torchvision's are 0
+            value.normal_(std=30)
+    images = 100 * torch.randn(2, 3, 64, 96)
+    expected = classifier.features(images)
+    prepare.scale_biases(classifier.state_dict(), 57.0)
+    assert torch.allclose(57 * classifier.features(images / 57), expected, rtol=1e-3, atol=1e-2)
+    assert expected.std() > 10
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"dataset": "cows"}, "line 1: dataset 'cows' is unknown. There are: cards"),
+        ({"recipe": "half"}, "line 1: recipe 'half' is unknown. There are: random"),
+        ({"options": {}}, "line 1 was recorded with the options {}.* Delete the line"),
+        ({"config": "old"}, "line 1 was recorded with another configs/benchmarks/.*Delete"),
+        ({"diverged_at": 3}, "line 1 has no AP, and did not diverge, or has both"),
+    ],
+)
+def test_lines_that_are_refused(tmp_path, fields, message):
+    line = {**line_of(Run("fpn", "cards", "random", 32, 0.005, 100, 1), 40.0), **fields}
+    results_file(tmp_path, "fpn", "val").write_text(json.dumps(line))
+    with pytest.raises(InputError, match=f"laboratory_fpn_val.jsonl, {message}"):
+        read_runs(tmp_path, "fpn")
 
 
 def test_errors_at_recalls_by_hand(voc, tmp_path):

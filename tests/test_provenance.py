@@ -48,6 +48,8 @@ def test_a_copy_without_git_has_the_commit(checkout, tmp_path, monkeypatch):
 
 
 def test_a_changed_checkout_leaves_no_commit(checkout):
+    (checkout / "benchmarks/results/a.jsonl").write_text("2")  # the runs before this one
+    assert not provenance.provenance()["commit"].endswith("+")
     (checkout / "code.py").write_text("2")
     assert provenance.provenance()["commit"].endswith("+")
     with pytest.raises(InputError, match="it has changed in\n.*code.py\n"):

@@ -13,6 +13,8 @@ from detectron2.structures import Boxes, ImageList, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
+from benchmarks.laboratory.experiments import CONFIGS, SETTINGS
+from benchmarks.laboratory.laboratories import LABORATORIES
 from benchmarks.provenance import ROOT
 from benchmarks.step_time import loss_layer  # noqa: F401  (registers its heads)
 from ohem_d2 import add_ohem_config
@@ -87,6 +89,19 @@ def _in_half_precision(variant: Variant) -> Variant:
     return variant._replace(name=variant.name + HALF, half_precision=True)
 
 
+def _of_laboratory(
+    name: str, heads: str, image_size: tuple[int, int], num_proposals: int, *pool_sizes: int
+) -> Model:
+    """
+    Returns:
+        Model: the detector of a laboratory, with as many RoIs to train on as random sampling and
+        mining are best with there.
+    """
+    stock = Variant(STOCK, heads, SETTINGS[name]["random"][0])
+    variants = _variants(stock, "OHEMROIHeads", SETTINGS[name]["OHEM"][0], pool_sizes)
+    return Model(str(CONFIGS / LABORATORIES[name].config), image_size, num_proposals, variants)
+
+
 _VGG16 = _variants(Variant(STOCK, "HeuristicROIHeads", 64), "OHEMROIHeads", 64, POOL_SIZES)
 
 MODELS = {
@@ -138,26 +153,8 @@ MODELS = {
         2000,
         _variants(Variant(STOCK, "Res5ROIHeads", 512), "OHEMRes5ROIHeads", 128, POOL_SIZES),
     ),
-    # The detector of benchmarks/sampling/.
-    "SqueezeNet": Model(
-        str(ROOT / "configs/benchmarks/faster_rcnn_SqueezeNet.yaml"),
-        (192, 256),
-        400,
-        _variants(Variant(STOCK, "HeuristicROIHeads", 32), "OHEMROIHeads", 32, (64, 128, 256)),
-    ),
-    # The detectors of benchmarks/laboratory/, with the RoIs per image that most of its runs have.
-    "Laboratory, FPN": Model(
-        str(ROOT / "configs/benchmarks/faster_rcnn_MobileNetV2_FPN.yaml"),
-        (224, 299),
-        256,
-        _variants(Variant(STOCK, "StandardROIHeads", 128), "OHEMROIHeads", 64, (128,)),
-    ),
-    "Laboratory, fast": Model(
-        str(ROOT / "configs/benchmarks/fast_rcnn_SqueezeNet.yaml"),
-        (256, 341),
-        1000,
-        _variants(Variant(STOCK, "HeuristicROIHeads", 64), "OHEMROIHeads", 64, (128,)),
-    ),
+    "Laboratory, FPN": _of_laboratory("fpn", "StandardROIHeads", (224, 299), 256, 64),
+    "Laboratory, fast": _of_laboratory("fast", "HeuristicROIHeads", (256, 341), 1000, 128),
 }
 
 

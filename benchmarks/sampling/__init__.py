@@ -1,3 +1,0 @@
-"""
-Trainings that differ only in how RoIs are sampled.
-"""
