@@ -320,7 +320,7 @@ def test_the_lab_makes_what_is_missing(make_lab, monkeypatch, tmp_path, capsys):
 
 def test_without_names_all_experiments_run(make_lab, capsys):
     make_lab("--datasets", "cards", "--seeds", "1", "--recipes", "OHEM, pool 1", "OHEM, GIoU")
-    # Of "pool" and of "ranking".
+    # Of "OHEM in a pool" and of "ranking".
     assert "2 runs, 0 of them recorded." in capsys.readouterr().out
 
 

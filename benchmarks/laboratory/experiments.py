@@ -112,15 +112,15 @@ MAIN = {
     "background": Recipe("Background mining among 2 B", BACKGROUND, 2),
 }
 
-# At most so many times the RoIs to train on enter the read-only pass. MAIN has background mining
-# among 2 B.
-POOLED = {f"OHEM, pool {n}": Recipe(f"OHEM among {n} B", OHEM, n) for n in (1, 2, 4)}
+# At most so many times the RoIs to train on enter the read-only pass.
+POOLED = {f"OHEM, pool {n}": Recipe(f"OHEM among {n} B", OHEM, n) for n in (8, 4, 2, 1)}
 BACKGROUND_POOLED = {
+    "background, all": Recipe("Background mining among all", BACKGROUND),
     **{
         f"background, pool {n}": Recipe(f"Background mining among {n} B", BACKGROUND, n)
-        for n in (4, 8)
+        for n in (8, 4)
     },
-    "background, all": Recipe("Background mining among all", BACKGROUND),
+    "background": MAIN["background"],
 }
 
 HALF_PRECISION = {
@@ -251,7 +251,7 @@ def experiments(laboratory: str) -> dict[str, Experiment]:
     ohem_without_nms = best(laboratory, "OHEM", changed="OHEM, no NMS")
     found = {
         "convergence": experiment(
-            "Longer training", [random, random._replace(factor=2.0)], [TUNING_SEED]
+            "Longer training", [random, random._replace(factor=2.0)], SEEDS[:3]
         ),
         # First the RoIs, then the learning rate with the best number of RoIs.
         "rois": experiment(
@@ -283,6 +283,16 @@ def experiments(laboratory: str) -> dict[str, Experiment]:
             SEEDS,
             lab.datasets,
         ),
+        "OHEM in a pool": experiment(
+            "OHEM in a pool",
+            [best(laboratory, "OHEM", "iterations", x) for x in ("OHEM", *POOLED)],
+            SEEDS[:3],
+        ),
+        "background in a pool": experiment(
+            "Background mining in a pool",
+            [best(laboratory, "background", "iterations", x) for x in BACKGROUND_POOLED],
+            SEEDS[:3],
+        ),
         "missing boxes": experiment(
             "Missing boxes",
             [best(laboratory, recipe) for recipe in MAIN],
@@ -296,19 +306,14 @@ def experiments(laboratory: str) -> dict[str, Experiment]:
             [best(laboratory, "OHEM", "iterations", x) for x in ("OHEM", *RANKINGS)],
             SEEDS[:3],
         )
-        found["pool"] = experiment(
-            "A pool of RoIs",  # 8 B are all that the RPN proposes
-            [best(laboratory, "OHEM", "iterations", x) for x in ("OHEM", *POOLED)],
-            SEEDS[:3],
-        )
         found["half precision"] = experiment(
             "Half precision",
             [best(laboratory, "OHEM", "iterations", x) for x in ("OHEM", *HALF_PRECISION)],
             SEEDS[:3],
         )
         found["longer"] = experiment(
-            "Random sampling and mining at equal time, twice as long",
-            [best(laboratory, recipe)._replace(factor=2.0) for recipe in MAIN],
+            "Random sampling and mining at equal iterations, twice as many",
+            [best(laboratory, recipe, "iterations")._replace(factor=2.0) for recipe in MAIN],
             SEEDS[:3],
             lab.datasets,
         )
@@ -339,14 +344,6 @@ def experiments(laboratory: str) -> dict[str, Experiment]:
             [best(laboratory, "random"), ohem, ohem_without_nms],
             SEEDS[:3],
             lab.tuned_on[:1],
-        )
-        found["pool"] = experiment(
-            "A pool of RoIs",
-            [
-                best(laboratory, "background", "iterations", x)
-                for x in (*list(BACKGROUND_POOLED)[::-1], "background")
-            ],
-            SEEDS[:3],
         )
         found["rate of all RoIs"] = experiment(
             "Which learning rate, if all RoIs are trained on",
