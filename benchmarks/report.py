@@ -41,6 +41,13 @@ def template_values(
     def step_ratio(model: str, variant: str) -> str:
         return f"{step_time.step(steps, model=model, variant=variant)['ratio']:.2f}"
 
+    def counted_ratio(model: str, variant: str) -> str:
+        return f"{step_time.step(steps, model=model, variant=variant)['flops_ratio']:.2f}"
+
+    def read_only_share(model: str, variant: str) -> str:
+        parts = step_time.step(steps, model=model, variant=variant)["parts"]
+        return f"{parts['read-only pass'] / sum(parts.values()):.0%}"
+
     def laboratory(name: str, experiment: str) -> str:
         return tables.experiment_tables(
             laboratories[name], experiment, experiments(name)[experiment]
@@ -58,6 +65,8 @@ def template_values(
 
     return {
         "step_ratio": step_ratio,
+        "counted_ratio": counted_ratio,
+        "read_only_share": read_only_share,
         "step_table": step_time.step_table(steps),
         "parts_table": step_time.parts_table(steps),
         "sweep_table": step_time.sweep_table(steps),
