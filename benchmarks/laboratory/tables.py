@@ -170,7 +170,7 @@ def summary_table(runs: pd.DataFrame, experiment: Experiment) -> str:
         {
             "photographs": title,
             "n": str(len(ap[first])),
-            f"AP, {RECIPES[first.recipe].title.lower()}": mean_and_deviation(ap[first]),
+            f"AP, {_in_a_sentence(first)}": mean_and_deviation(ap[first]),
             **{RECIPES[x.recipe].title: paired_difference(ap[x], ap[first]).text for x in others},
         }
         for title, ap in aps.items()
@@ -206,7 +206,7 @@ def errors_table(runs: pd.DataFrame, experiment: Experiment) -> str:
                 "photographs": DATASETS[dataset].title,
                 "n": str(len(counts[first])),
                 "recall": recall,
-                f"background errors, {first.recipe}": mean_and_deviation(counts[first]),
+                f"background errors, {_in_a_sentence(first)}": mean_and_deviation(counts[first]),
                 **{RECIPES[k.recipe].title: x.text for k, x in differences.items()},
             }
         )
@@ -352,6 +352,11 @@ def best_settings(runs: pd.DataFrame, experiment: Experiment) -> dict[str, tuple
             variant = max(tried, key=lambda x: tried[x])
             best[recipe] = (variant.rois, variant.learning_rate)
     return best
+
+
+def _in_a_sentence(variant: Variant) -> str:
+    title = RECIPES[variant.recipe].title
+    return title if title.isupper() else title.lower()
 
 
 def _kept(runs: pd.DataFrame) -> str:
