@@ -12,7 +12,7 @@ from detectron2.data.datasets import register_pascal_voc
 from PIL import Image
 
 from ohem_d2.__main__ import main
-from ohem_d2.data.dataset_findings import find_in_annotations, find_in_image
+from ohem_d2.data.dataset_findings import find_in_dataset, find_in_image
 from ohem_d2.data.datasets.by_path import register_by_path
 from ohem_d2.data.datasets.voc import load_voc_instances, read_annotations
 from ohem_d2.engine.input_checks import check_dataset
@@ -67,9 +67,13 @@ def voc(tmp_path):
 
 
 def test_nothing_is_wrong(voc):
-    assert list(find_in_annotations(voc(xml(1, 1, 60, 40)))) == []
+    assert list(find_in_dataset(voc(xml(1, 1, 60, 40)), with_images=False)) == []
     assert (
-        list(find_in_annotations(voc(xml(1, 1, 60, 40, difficult="<difficult> 1 </difficult>"))))
+        list(
+            find_in_dataset(
+                voc(xml(1, 1, 60, 40, difficult="<difficult> 1 </difficult>")), with_images=False
+            )
+        )
         == []
     )
 
@@ -100,7 +104,7 @@ def test_nothing_is_wrong(voc):
 )
 def test_errors_of_voc(voc, text, message):
     name = voc(text)
-    (finding,) = find_in_annotations(name)
+    (finding,) = find_in_dataset(name, with_images=False)
     assert finding.is_error
     with pytest.raises(InputError, match=rf"(?s)a.xml.*{message}|{message}") as error:
         check_dataset(name, "DATASETS.TRAIN")
@@ -109,7 +113,7 @@ def test_errors_of_voc(voc, text, message):
 
 def test_harmless_findings_of_voc(voc, caplog):
     name = voc(xml(1, 1, 61, 40))
-    (finding,) = find_in_annotations(name)
+    (finding,) = find_in_dataset(name, with_images=False)
     assert not finding.is_error
     assert finding.text.endswith("object 1 has a box beyond its image of 60 x 40: 0, 0, 61, 40.")
     check_dataset(name, "DATASETS.TRAIN")
@@ -224,7 +228,7 @@ def test_what_cocos_evaluation_needs(tmp_path, key):
     content = coco()
     del content["annotations"][0][key]
     name = check_coco(tmp_path, json.dumps(content))
-    (finding,) = find_in_annotations(name)
+    (finding,) = find_in_dataset(name, with_images=False)
     assert not finding.is_error
     with pytest.raises(InputError, match=f"annotation 7 has no {key}, which COCO's evaluation"):
         check_dataset(name, "DATASETS.TEST", is_evaluated=True)
@@ -286,3 +290,19 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert first.startswith("harmless: ") and "annotation 7 has a box beyond" in first
     assert "annotation 8 has an empty box: 0, 0, 0, 4." in second
     assert "names nothing, which is not registered" in run("nothing")[0]
+
+
+def test_a_dataset_is_loaded_once(tmp_path):
+    Image.new("RGB", (60, 40)).save(tmp_path / "a.jpg")
+    loads = []
+
+    def load():
+        loads.append(1)
+        return [{"file_name": str(tmp_path / "a.jpg"), "height": 40, "width": 61}]
+
+    DatasetCatalog.register("loaded_once", load)
+    try:
+        (finding,) = find_in_dataset("loaded_once", with_images=True)
+        assert "a.jpg cannot be used" in finding.text and len(loads) == 1
+    finally:
+        DatasetCatalog.remove("loaded_once")

@@ -12,7 +12,7 @@ from detectron2.data.datasets.pascal_voc import CLASS_NAMES
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 
-from ohem_d2.data.dataset_findings import find_in_annotations
+from ohem_d2.data.dataset_findings import find_in_dataset
 from ohem_d2.data.datasets.voc_test import register_voc_test
 from ohem_d2.engine.input_checks import check_dataset
 from ohem_d2.evaluation import build_evaluator
@@ -42,7 +42,7 @@ def test_images_without_annotations(voc_test):
     records = DatasetCatalog.get("voc_2012_test")
     found = [(x["image_id"], x["width"], x["height"]) for x in records]
     assert found == [("2008_000001", 60, 40), ("2008_000002", 30, 50)]
-    assert list(find_in_annotations("voc_2012_test")) == []
+    assert list(find_in_dataset("voc_2012_test", with_images=False)) == []
     check_dataset("voc_2012_test", "DATASETS.TEST", is_evaluated=True)
     (voc_test / "VOC2012/JPEGImages/2008_000002.jpg").write_text("")
     with pytest.raises(InputError, match=r"2008_000002.jpg cannot be read"):

@@ -9,32 +9,15 @@ before.
 """
 
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
-from detectron2.data import DatasetCatalog
 from tqdm import tqdm
 
-from ..data.dataset_findings import Finding, find_in_annotations, find_in_image
+from ..data.dataset_findings import find_in_dataset
 from ..engine import import_module
 from ..engine.input_checks import check_registered
 from .command_line import add_import_argument, exit_on_error, make_parser
 
 MAX_LISTED = 1000
-
-
-def find(dataset: str, with_images: bool) -> Iterator[Finding]:
-    has_errors = False
-    for finding in find_in_annotations(dataset):
-        has_errors |= finding.is_error
-        yield finding
-    if has_errors or not with_images:
-        return
-    records = DatasetCatalog.get(dataset)
-    with ThreadPoolExecutor() as pool:  # decoding releases the lock of the interpreter
-        decoded = pool.map(lambda x: list(find_in_image(x)), records)
-        for findings in tqdm(decoded, dataset, len(records), unit="image", leave=False):
-            yield from findings
 
 
 def main() -> None:
@@ -51,7 +34,7 @@ def main() -> None:
         for dataset in args.datasets:
             check_registered(dataset, "the command line")
         for dataset in args.datasets:
-            for finding in find(dataset, not args.annotations_only):
+            for finding in find_in_dataset(dataset, not args.annotations_only):
                 num_errors += finding.is_error
                 num_listed += 1
                 if num_listed <= MAX_LISTED:

@@ -5,6 +5,7 @@ What is wrong with the files of a dataset.
 import json
 import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -19,8 +20,8 @@ from .datasets.voc import annotations_file, is_voc, load_voc_image, read_image_s
 __all__ = [
     "Finding",
     "describe_image_error",
-    "find_in_annotations",
     "find_in_coco_categories",
+    "find_in_dataset",
     "find_in_files",
     "find_in_image",
     "find_in_records",
@@ -38,17 +39,17 @@ class Finding(NamedTuple):
     is_error: bool = True
 
 
-def find_in_annotations(dataset: str, is_evaluated: bool = False) -> Iterator[Finding]:
+def find_in_dataset(dataset: str, with_images: bool) -> Iterator[Finding]:
     """
+    Find what is wrong, with a progress bar in a terminal. It stops after the first part that has an
+    error: the files, the records that are loaded from them, the images.
+
     Args:
         dataset (str): a registered one.
-        is_evaluated (bool): whether COCO's evaluation needs it, which asks for more than training.
-
-    Returns:
-        the findings, without those in images.
+        with_images (bool): whether to decode the images.
     """
     has_errors = False
-    for finding in find_in_files(dataset, is_evaluated):
+    for finding in find_in_files(dataset):
         has_errors |= finding.is_error
         yield finding
     if has_errors:
@@ -58,13 +59,26 @@ def find_in_annotations(dataset: str, is_evaluated: bool = False) -> Iterator[Fi
     except InputError as e:
         yield Finding(str(e))
         return
-    yield from find_in_records(dataset, records)
+    findings = list(find_in_records(dataset, records))
+    yield from findings
+    if findings or not with_images:
+        return
+    with ThreadPoolExecutor() as pool:  # decoding releases the lock of the interpreter
+        decoded = pool.map(lambda x: list(find_in_image(x)), records)
+        for findings in tqdm(
+            decoded, f"Looking at {dataset}", len(records), unit="image", leave=False, disable=None
+        ):
+            yield from findings
 
 
 def find_in_files(dataset: str, is_evaluated: bool = False) -> Iterator[Finding]:
     """
-    The first part of :func:`find_in_annotations`, with a progress bar in a terminal: files in the
-    layout of PASCAL VOC and in COCO's format. There are none of any other dataset.
+    The first part of :func:`find_in_dataset`: files in the layout of PASCAL VOC and in COCO's
+    format. There are none of any other dataset.
+
+    Args:
+        dataset (str): a registered one.
+        is_evaluated (bool): whether COCO's evaluation needs it, which asks for more than training.
     """
     metadata = MetadataCatalog.get(dataset)
     # It is there before a large file is parsed.
@@ -99,7 +113,7 @@ def load_records(dataset: str) -> list[dict[str, Any]]:
 
 def find_in_records(dataset: str, records: Sequence[dict[str, Any]]) -> Iterator[Finding]:
     """
-    The second part of :func:`find_in_annotations`.
+    The second part of :func:`find_in_dataset`.
 
     Args:
         records: from :func:`load_records`.

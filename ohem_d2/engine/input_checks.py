@@ -105,7 +105,7 @@ def check_dataset(name: str, named_by: str, is_evaluated: bool = False) -> Optio
     Args:
         name (str): as in DatasetCatalog.
         named_by (str): what names it, such as "DATASETS.TRAIN".
-        is_evaluated (bool): see :func:`find_in_annotations`.
+        is_evaluated (bool): see :func:`find_in_files`.
 
     Returns:
         list[dict]: in detectron2's dataset format. None if it is too large to load it twice.
