@@ -34,10 +34,8 @@ from benchmarks.laboratory.experiments import (
     ALL_ROIS,
     ALL_ROIS_RATE,
     CONFIGS,
-    RECIPES,
     SETTINGS,
     Experiment,
-    Recipe,
     Run,
     Variant,
     config_digest,
@@ -45,6 +43,7 @@ from benchmarks.laboratory.experiments import (
     options_of,
 )
 from benchmarks.laboratory.laboratories import DATASETS, LABORATORIES, without_some_boxes
+from benchmarks.laboratory.recipes import RECIPES, Recipe
 from benchmarks.laboratory.results import read_runs, results_file
 from ohem_d2.data.proposal_file import read_proposals
 from ohem_d2.engine import load_config
@@ -85,6 +84,12 @@ def test_experiments_name_what_there_is(laboratory, ratios):
 
 
 @laboratories
+def test_times_of_all_experiments_are_recorded(laboratory):
+    for experiment in experiments(laboratory).values():
+        assert all(made.iterations > 0 for made in experiment.runs())
+
+
+@laboratories
 def test_recipes_begin_with_the_same_weights(laboratory):
     def initial(recipe):
         cfg = config(Run(laboratory, "cards", recipe, 64, 0.01, 100, 3))
@@ -121,7 +126,7 @@ def test_options_of_a_run():
 
 def test_equal_time(ratios, monkeypatch):
     monkeypatch.setitem(LABORATORIES, "fpn", LABORATORIES["fpn"]._replace(iterations=1000))
-    experiment = Experiment("", "fpn", ("cards",), (), (1,))
+    experiment = Experiment("fpn", ("cards",), (), (1,))
 
     def iterations(*variant):
         return experiment.run("cards", Variant(*variant), 1).iterations
@@ -508,7 +513,6 @@ def test_frozen_stages_are_remembered(laboratory, tmp_path, monkeypatch):
 
 
 TRIED = Experiment(
-    "Tried",
     "fpn",
     ("cards", "pests"),
     (

@@ -28,9 +28,10 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from benchmarks.laboratory.experiments import RECIPES, Run, experiments
+from benchmarks.laboratory.experiments import Run, experiments
 from benchmarks.laboratory.laboratories import DATASETS
 from benchmarks.laboratory.prepare import Materials, add_arguments, prepare
+from benchmarks.laboratory.recipes import RECIPES
 from benchmarks.laboratory.results import read_runs, results_file
 from benchmarks.provenance import RESULTS, ROOT, require_clean_commit
 from ohem_d2.utils import InputError

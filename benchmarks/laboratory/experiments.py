@@ -1,25 +1,32 @@
 """
-What is compared: recipes, and the experiments that combine them.
+What is compared: the experiments, and the runs that each consists of.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import product
 from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode
 
-from benchmarks.laboratory.laboratories import LABORATORIES, without_some_boxes
+from benchmarks.laboratory.laboratories import DATASETS, LABORATORIES, without_some_boxes
+from benchmarks.laboratory.recipes import (
+    BACKGROUND_POOLED,
+    HALF_PRECISION,
+    MAIN,
+    POOLED,
+    RANKINGS,
+    RECIPES,
+    UNCLIPPED,
+)
 from benchmarks.laboratory.step_ratios import step_ratio
 from benchmarks.provenance import ROOT
 
 __all__ = [
     "CONFIGS",
-    "RECIPES",
     "Experiment",
-    "Recipe",
     "Run",
     "Variant",
     "config_digest",
@@ -28,19 +35,6 @@ __all__ = [
 ]
 
 CONFIGS = ROOT / "configs"
-
-Options = Mapping[str, Any]
-
-
-class Recipe(NamedTuple):
-    """
-    How RoIs are sampled in training.
-    """
-
-    title: str
-    options: Options
-    pool: int = 0  # MODEL.OHEM.POOL_SIZE, as a multiple of the RoIs to train on
-    timed_as: str = ""  # a recipe whose step takes as long. Empty: itself
 
 
 class Variant(NamedTuple):
@@ -70,7 +64,6 @@ class Experiment(NamedTuple):
     Runs that a table compares.
     """
 
-    title: str
     laboratory: str
     datasets: tuple[str, ...]
     variants: tuple[Variant, ...]  # the others are compared with the first
@@ -85,7 +78,9 @@ class Experiment(NamedTuple):
         iterations = LABORATORIES[self.laboratory].iterations * factor
         if budget == "time":
             timed = RECIPES[recipe].timed_as or recipe
-            iterations /= step_ratio(self.laboratory, dataset, timed, rois)
+            # A dataset without some boxes has the same photographs, and as many proposals.
+            photographs = DATASETS[dataset].folder
+            iterations /= step_ratio(self.laboratory, photographs, timed, rois)
         # In tens: less than a time can be measured to.
         iterations = 10 * round(iterations / 10)
         return Run(self.laboratory, dataset, recipe, rois, learning_rate, iterations, seed)
@@ -103,77 +98,6 @@ class Experiment(NamedTuple):
         return [self.run(dataset, variant, seed) for seed, dataset, variant in combinations]
 
 
-OHEM: Options = {"MODEL.ROI_HEADS.NAME": "OHEMROIHeads", "MODEL.OHEM.FOREGROUND": "mined"}
-BACKGROUND: Options = {**OHEM, "MODEL.OHEM.FOREGROUND": "sampled"}
-
-MAIN = {
-    "random": Recipe("Random sampling", {}),
-    "OHEM": Recipe("OHEM", OHEM),
-    "background": Recipe("Background mining among 2 B", BACKGROUND, 2),
-}
-
-# At most so many times the RoIs to train on enter the read-only pass.
-POOLED = {f"OHEM, pool {n}": Recipe(f"OHEM among {n} B", OHEM, n) for n in (8, 4, 2, 1)}
-BACKGROUND_POOLED = {
-    "background, all": Recipe("Background mining among all", BACKGROUND),
-    **{
-        f"background, pool {n}": Recipe(f"Background mining among {n} B", BACKGROUND, n)
-        for n in (8, 4)
-    },
-    "background": MAIN["background"],
-}
-
-HALF_PRECISION = {
-    "OHEM, half precision": Recipe(
-        "OHEM, read-only pass in half precision", {**OHEM, "MODEL.OHEM.MINING_HALF_PRECISION": True}
-    )
-}
-
-# Which box loss ranks, beside the one that trains.
-RANKINGS = {
-    f"OHEM, {name}": Recipe(f"OHEM, ranking by {title}", {**OHEM, **options})
-    for name, title, options in (
-        ("smooth L1", "smooth L1", {"MODEL.ROI_HEADS.NAME": "SmoothL1RankingROIHeads"}),
-        ("GIoU", "GIoU", {"MODEL.ROI_HEADS.NAME": "GIoURankingROIHeads"}),
-        ("classification", "classification alone", {"MODEL.OHEM.BOX_LOSS_WEIGHT": 0.0}),
-    )
-}
-
-# Both laboratories clip gradients. Without: what else keeps mining from killing a head.
-UNCLIPPED = {
-    f"{name}, no clipping{change}": Recipe(
-        f"{MAIN[name].title}, no clipping{change}",
-        {**MAIN[name].options, "SOLVER.CLIP_GRADIENTS.ENABLED": False, **options},
-        MAIN[name].pool,
-    )
-    for name, change, options in (
-        ("random", "", {}),
-        ("OHEM", "", {}),
-        ("background", "", {}),
-        ("OHEM", ", no warm-up", {"MODEL.OHEM.WARMUP_ITERS": 0}),
-        ("OHEM", ", warm-up of 150", {"MODEL.OHEM.WARMUP_ITERS": 150}),
-        ("OHEM", ", growing share", {"MODEL.ROI_HEADS.NAME": "GrowingOHEMROIHeads"}),
-    )
-}
-
-# The NMS takes no time that counts, the read-only pass does.
-WITHOUT_NMS = {
-    "OHEM, no NMS": Recipe("OHEM, no NMS", {**OHEM, "MODEL.OHEM.NMS_THRESH": 1.0}, timed_as="OHEM"),
-    "OHEM, pool 2, no NMS": Recipe(
-        "OHEM among 2 B, no NMS", {**OHEM, "MODEL.OHEM.NMS_THRESH": 1.0}, 2, timed_as="background"
-    ),
-}
-
-RECIPES = {
-    **MAIN,
-    **WITHOUT_NMS,
-    "bg_lo": Recipe("Random sampling, bg_lo .1", {"MODEL.ROI_HEADS.BG_LO": 0.1}),
-    **POOLED,
-    **BACKGROUND_POOLED,
-    **HALF_PRECISION,
-    **RANKINGS,
-    **UNCLIPPED,
-}
 ALL_ROIS = 2048  # more than an image has
 ALL_ROIS_RATE = 0.01  # the best of the experiment "rate of all RoIs"
 STABILITY_ROIS = 64  # decided before SETTINGS
@@ -236,89 +160,102 @@ def experiments(laboratory: str) -> dict[str, Experiment]:
     Returns:
         dict[str, Experiment]: the experiments of a laboratory, by name.
     """
-    lab = LABORATORIES[laboratory]
+    of_one = {"fast": _of_fast, "fpn": _of_fpn}
+    return {**_of_both(laboratory), **of_one[laboratory](laboratory)}
 
-    def experiment(
-        title: str, variants: Iterable[Variant], seeds: Sequence[int], datasets: Sequence[str] = ()
-    ) -> Experiment:
-        chosen = tuple(datasets or lab.tuned_on)
-        return Experiment(title, laboratory, chosen, tuple(variants), tuple(seeds))
 
-    recipes = SETTINGS[laboratory]
+def _experiment(
+    laboratory: str,
+    variants: Iterable[Variant],
+    seeds: Sequence[int] = SEEDS[:3],
+    datasets: Sequence[str] = (),
+) -> Experiment:
+    """
+    Args:
+        datasets: none for those that the laboratory was tuned on.
+    """
+    chosen = tuple(datasets or LABORATORIES[laboratory].tuned_on)
+    return Experiment(laboratory, chosen, tuple(variants), tuple(seeds))
+
+
+def _of_both(name: str) -> dict[str, Experiment]:
+    lab, recipes = LABORATORIES[name], SETTINGS[name]
     mid_rate = lab.tried_rates[1]
-    random = best(laboratory, "random", "iterations")
-    ohem = best(laboratory, "OHEM")
-    ohem_without_nms = best(laboratory, "OHEM", changed="OHEM, no NMS")
-    found = {
-        "convergence": experiment(
-            "Longer training", [random, random._replace(factor=2.0)], SEEDS[:3]
-        ),
+    random = best(name, "random", "iterations")
+    with_objects = [x for x in lab.datasets if x in MANY_OBJECTS]
+    return {
         # First the RoIs, then the learning rate with the best number of RoIs.
-        "rois": experiment(
-            "How many RoIs",
+        "rois": _experiment(
+            name,
             [Variant(x, rois, mid_rate, "time") for x, rois in product(recipes, lab.tried_rois)],
             [TUNING_SEED],
         ),
-        "rate": experiment(
-            "Which learning rate",
+        "rate": _experiment(
+            name,
             [
-                best(laboratory, x)._replace(learning_rate=rate)
+                best(name, x)._replace(learning_rate=rate)
                 for x, rate in product(recipes, lab.tried_rates)
             ],
             [TUNING_SEED],
         ),
-        "main": experiment(
-            "Random sampling and mining at equal time",
-            [best(laboratory, recipe) for recipe in MAIN],
-            SEEDS,
-            lab.datasets,
+        "convergence": _experiment(name, [random, random._replace(factor=2.0)]),
+        "main": _experiment(name, [best(name, x) for x in MAIN], SEEDS, lab.datasets),
+        "OHEM in a pool": _experiment(
+            name, [best(name, "OHEM", "iterations", x) for x in ("OHEM", *POOLED)]
         ),
-        "equal iterations": experiment(
-            "Random sampling and mining at equal iterations",
-            [
-                *(best(laboratory, recipe, "iterations") for recipe in MAIN),
-                # Behind an RPN, whose own NMS is as strict, OHEM's finds no work.
-                *([ohem_without_nms._replace(budget="iterations")] if laboratory == "fast" else []),
-            ],
-            SEEDS,
-            lab.datasets,
+        "background in a pool": _experiment(
+            name, [best(name, "background", "iterations", x) for x in BACKGROUND_POOLED]
         ),
-        "OHEM in a pool": experiment(
-            "OHEM in a pool",
-            [best(laboratory, "OHEM", "iterations", x) for x in ("OHEM", *POOLED)],
-            SEEDS[:3],
-        ),
-        "background in a pool": experiment(
-            "Background mining in a pool",
-            [best(laboratory, "background", "iterations", x) for x in BACKGROUND_POOLED],
-            SEEDS[:3],
-        ),
-        "missing boxes": experiment(
-            "Missing boxes",
-            [best(laboratory, recipe) for recipe in MAIN],
-            SEEDS[:3],
-            [without_some_boxes(x) for x in lab.datasets if x in MANY_OBJECTS],
+        "missing boxes": _experiment(
+            name,
+            [best(name, x) for x in MAIN],
+            datasets=[without_some_boxes(x) for x in with_objects],
         ),
     }
-    if laboratory == "fpn":
-        found["ranking"] = experiment(
-            "What ranks",
-            [best(laboratory, "OHEM", "iterations", x) for x in ("OHEM", *RANKINGS)],
-            SEEDS[:3],
-        )
-        found["half precision"] = experiment(
-            "Half precision",
-            [best(laboratory, "OHEM", "iterations", x) for x in ("OHEM", *HALF_PRECISION)],
-            SEEDS[:3],
-        )
-        found["longer"] = experiment(
-            "Random sampling and mining at equal iterations, twice as many",
-            [best(laboratory, recipe, "iterations")._replace(factor=2.0) for recipe in MAIN],
-            SEEDS[:3],
-            lab.datasets,
-        )
-        found["beginning"] = experiment(
-            "How mining begins, at the rate at which it matters",
+
+
+def _of_fast(name: str) -> dict[str, Experiment]:
+    lab = LABORATORIES[name]
+    without_nms = best(name, "OHEM", changed="OHEM, no NMS")
+    equal = [best(name, x, "iterations") for x in MAIN]
+    return {
+        "equal iterations": _experiment(
+            name, [*equal, without_nms._replace(budget="iterations")], SEEDS, lab.datasets
+        ),
+        "no NMS": _experiment(
+            name, [best(name, "random"), best(name, "OHEM"), without_nms], datasets=lab.tuned_on[:1]
+        ),
+        "rate of all RoIs": _experiment(
+            name, [Variant("random", ALL_ROIS, rate) for rate in lab.tried_rates], [TUNING_SEED]
+        ),
+        "table 1": _experiment(
+            name,
+            [
+                best(name, "random", "iterations", "bg_lo"),
+                best(name, "random", "iterations"),
+                Variant("random", ALL_ROIS, ALL_ROIS_RATE),
+                best(name, "OHEM", "iterations"),
+            ],
+        ),
+    }
+
+
+def _of_fpn(name: str) -> dict[str, Experiment]:
+    lab = LABORATORIES[name]
+    mid_rate = lab.tried_rates[1]
+    # Without another NMS: behind an RPN, whose own is as strict, OHEM's finds no work.
+    equal = [best(name, x, "iterations") for x in MAIN]
+    return {
+        "equal iterations": _experiment(name, equal, SEEDS, lab.datasets),
+        "longer": _experiment(name, [x._replace(factor=2.0) for x in equal], datasets=lab.datasets),
+        "ranking": _experiment(
+            name, [best(name, "OHEM", "iterations", x) for x in ("OHEM", *RANKINGS)]
+        ),
+        "half precision": _experiment(
+            name, [best(name, "OHEM", "iterations", x) for x in ("OHEM", *HALF_PRECISION)]
+        ),
+        "beginning": _experiment(
+            name,
             [
                 Variant(recipe, STABILITY_ROIS, mid_rate, factor=0.4)
                 for recipe in (
@@ -329,35 +266,13 @@ def experiments(laboratory: str) -> dict[str, Experiment]:
             ],
             SEEDS,
             lab.datasets,
-        )
-        found["stability"] = experiment(
-            "Stability",
+        ),
+        "stability": _experiment(
+            name,
             [
                 Variant(recipe, STABILITY_ROIS, rate, factor=0.4)
                 for recipe, rate in product((*MAIN, *UNCLIPPED), lab.tried_rates)
             ],
             SEEDS,
-        )
-    else:
-        found["no NMS"] = experiment(
-            "OHEM without its NMS",
-            [best(laboratory, "random"), ohem, ohem_without_nms],
-            SEEDS[:3],
-            lab.tuned_on[:1],
-        )
-        found["rate of all RoIs"] = experiment(
-            "Which learning rate, if all RoIs are trained on",
-            [Variant("random", ALL_ROIS, rate) for rate in lab.tried_rates],
-            [TUNING_SEED],
-        )
-        found["table 1"] = experiment(
-            "The order of the paper's Table 1",
-            [
-                best(laboratory, "random", "iterations", "bg_lo"),
-                best(laboratory, "random", "iterations"),
-                Variant("random", ALL_ROIS, ALL_ROIS_RATE),
-                best(laboratory, "OHEM", "iterations"),
-            ],
-            SEEDS[:3],
-        )
-    return found
+        ),
+    }

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.laboratory.experiments import RECIPES, Run, config_digest, options_of
+from benchmarks.laboratory.experiments import Run, config_digest, options_of
 from benchmarks.laboratory.laboratories import DATASETS, LABORATORIES
+from benchmarks.laboratory.recipes import RECIPES
 from benchmarks.provenance import read_results
 from ohem_d2.utils import InputError
 

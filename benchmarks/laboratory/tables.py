@@ -9,8 +9,9 @@ import pandas as pd
 
 from benchmarks.differences import Difference, paired_difference
 from benchmarks.laboratory.errors import RECALLS
-from benchmarks.laboratory.experiments import RECIPES, Experiment, Run, Variant
+from benchmarks.laboratory.experiments import Experiment, Run, Variant
 from benchmarks.laboratory.laboratories import DATASETS
+from benchmarks.laboratory.recipes import RECIPES
 from benchmarks.measure import listed, make_table, mean_and_deviation, number
 from benchmarks.provenance import made_by
 

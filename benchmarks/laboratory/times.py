@@ -25,9 +25,10 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import EventStorage
 from tqdm import trange
 
-from benchmarks.laboratory.experiments import MAIN, Run, options_of
+from benchmarks.laboratory.experiments import Run, options_of
 from benchmarks.laboratory.laboratories import LABORATORIES
 from benchmarks.laboratory.prepare import Materials, add_arguments, prepare
+from benchmarks.laboratory.recipes import MAIN
 from benchmarks.laboratory.run import to_opts
 from benchmarks.laboratory.step_ratios import ALL, TIMES
 from benchmarks.measure import synchronize
