@@ -1,0 +1,222 @@
+"""
+What the recorded runs of the laboratories say, by hand.
+"""
+
+import pandas as pd
+import pytest
+from laboratory_runs import laboratories, line_of
+
+from benchmarks import provenance
+from benchmarks.laboratory import tables
+from benchmarks.laboratory.errors import RECALLS
+from benchmarks.laboratory.experiments import (
+    ALL_ROIS,
+    ALL_ROIS_RATE,
+    SETTINGS,
+    Experiment,
+    Variant,
+    experiments,
+)
+from benchmarks.laboratory.results import read_runs
+
+TRIED = Experiment(
+    "fpn",
+    ("cards", "pests"),
+    (
+        Variant("random", 64, 0.01),
+        Variant("random", 128, 0.01),
+        Variant("OHEM", 64, 0.01),
+        Variant("OHEM", 64, 0.02),
+    ),
+    (1, 2),
+)
+
+
+def recorded(aps):
+    """
+    The table of recorded runs.
+
+    Args:
+        aps: by dataset and number of the variant, the AP of the seeds.
+    """
+    lines = [
+        line_of(TRIED.run(dataset, TRIED.variants[i], seed), ap)
+        for (dataset, i), values in aps.items()
+        for seed, ap in zip(TRIED.seeds, values, strict=False)
+    ]
+    return pd.DataFrame(lines)
+
+
+def test_errors_table_by_hand():
+    tried = TRIED._replace(variants=(TRIED.variants[0], TRIED.variants[2]))
+    # Background errors at a recall of .7 and .8. One run does not reach .8.
+    counts = {("random", 1): (9, 20), ("random", 2): (11, 22), ("OHEM", 1): (4, None)}
+    counts["OHEM", 2] = (8, 19)
+    lines = []
+    for made in tried.runs():
+        if made.dataset == "cards":
+            of_run = counts[made.recipe, made.seed]
+            at = {r: x and {"background": x} for r, x in zip(("0.7", "0.8"), of_run, strict=True)}
+            lines.append(line_of(made, 40, errors=dict.fromkeys(RECALLS) | at))
+        else:  # from before errors were recorded
+            lines.append(line_of(made, 40))
+    # Differences of -5 and -3: the mean -4, and t = 12.706 times the standard error 1.
+    expected = "| Playing cards | 2 | 0.7 | 10.0 ± 1.4 | -4.0 (-16.7 to 8.7) |"
+    table = tables.errors_table(pd.DataFrame(lines), tried).splitlines()
+    assert [" ".join(x.split()) for x in table[2:]] == [expected]
+
+
+def test_mean_roi_losses_by_hand():
+    losses = {("random", 1): 0.4, ("random", 2): 0.5, ("OHEM", 1): 0.3}
+    lines = [
+        line_of(TRIED.run("cards", Variant(recipe, 64, 0.01), seed), 40, mean_roi_loss=[[400, x]])
+        for (recipe, seed), x in losses.items()
+    ]
+    (points,) = tables.mean_roi_losses(pd.DataFrame(lines), TRIED).values()
+    assert points.to_numpy().tolist() == [
+        ["Random sampling", 400, 0.4],
+        ["Random sampling", 400, 0.5],
+        ["OHEM", 400, 0.3],
+    ]
+    compared = TRIED._replace(variants=TRIED.variants[:1])
+    assert tables.roi_loss(pd.DataFrame(lines), compared, "cards", "random") == "0.45"
+
+
+def test_collapsed_runs_by_hand():
+    variants = [Variant(x, 64, rate) for x in ("random", "OHEM") for rate in (0.01, 0.02)]
+    tried = TRIED._replace(variants=tuple(variants))
+    aps = {
+        # Of OHEM's runs, 20 is half of 40, and 20.9 is less than half of 42.
+        ("cards", 0): (40, 42),
+        ("cards", 2): (20, 20.9),
+        # Nothing is compared with a run of random sampling that diverged.
+        ("pests", 0): (None, 30),
+        ("pests", 2): (0, None),
+        ("cards", 1): (None,),
+        ("cards", 3): (50,),
+    }
+    lines = [
+        line_of(tried.run(dataset, variants[i], seed), ap)
+        for (dataset, i), values in aps.items()
+        for seed, ap in zip(tried.seeds, values, strict=False)
+    ]
+    runs = pd.DataFrame(lines).fillna({"AP": 0.0})
+    rows = [
+        [x.strip() for x in y.strip("|").split("|")]
+        for y in tables.stability_table(runs, tried).splitlines()
+    ]
+    assert rows[0] == ["recipe", "collapsed, rate 0.01", "collapsed, rate 0.02"]
+    assert rows[2:] == [["Random sampling", "0 of 3", "-"], ["OHEM", "2 of 3", "-"]]
+
+
+def test_best_settings_by_hand():
+    runs = recorded(
+        {
+            ("cards", 0): (40, 42),  # mean 41
+            ("cards", 1): (50, 50),
+            ("pests", 0): (30, 30),  # mean over both 35.5
+            ("pests", 1): (19, 19),  # 34.5
+            ("cards", 2): (10, 10),
+            ("pests", 2): (10, 10),
+            ("cards", 3): (90, 90),  # not tried on the other
+        }
+    )
+    assert tables.best_settings(runs, TRIED) == {"random": (64, 0.01), "OHEM": (64, 0.01)}
+    rows = [
+        [x.strip() for x in row.split("|")[1:-1]]
+        for row in tables.settings_table(runs, TRIED).splitlines()[2:]
+    ]
+    assert rows == [
+        ["Random sampling", "64", "35.5", "-"],
+        ["Random sampling", "128", "34.5", "-"],
+        ["OHEM", "64", "10.0", "-"],
+    ]
+
+
+def test_table_of_an_experiment():
+    runs = recorded({("cards", 0): (40, 42), ("cards", 2): (45, 45), ("cards", 3): (60,)})
+    text = tables.experiment_tables(runs, "tried", TRIED)
+    assert "**Playing cards**" in text and "Insects" not in text
+    rows = [[x.strip() for x in row.split("|")[1:-1]] for row in text.splitlines()[4:7]]
+    assert [x[:2] + x[4:6] for x in rows] == [
+        ["Random sampling", "64", "2", "41.0 ± 1.4"],
+        ["OHEM", "64", "2", "45.0 ± 0.0"],
+        ["OHEM", "64", "1", "60.0"],
+    ]
+    # 5 and 3: their mean is 4, their deviation sqrt(2), and Student's t 12.7062.
+    assert [x[7] for x in rows] == ["", "+4.0 (-8.7 to 16.7)", "-"]
+    assert {x[8] for x in rows} == {"7.0 : 25.0 → 11.0 : 21.0"}
+    assert "compare fpn --data DATA --classifier CLASSIFIER --experiments 'tried'`" in text
+
+
+def test_summary_by_hand():
+    tried = TRIED._replace(variants=(TRIED.variants[0], TRIED.variants[2]))
+    runs = recorded(
+        {
+            **{("cards", 0): (40, 42), ("cards", 2): (45, 45)},
+            **{("pests", 0): (20, 20), ("pests", 2): (21,)},
+        }
+    )
+    table = tables.summary_table(runs, tried).splitlines()
+    header, _, *rows = ([x.strip() for x in line.split("|")[1:-1]] for line in table)
+    assert header == ["photographs", "n", "AP, random sampling", "OHEM"]
+    assert rows == [
+        # 5 and 3: a deviation of sqrt(2), divided by sqrt(2), times Student's 12.7062.
+        ["Playing cards", "2", "41.0 ± 1.4", "+4.0 (-8.7 to 16.7)"],
+        ["Insects on rice", "2", "20.0 ± 0.0", "-"],
+        # 30 and 31. OHEM has both datasets with one seed.
+        ["Mean over all", "2", "30.5 ± 0.7", "-"],
+    ]
+    assert tables.mean_difference(runs, tried, "OHEM") == "-"
+
+
+def test_verdict_by_hand():
+    tried = TRIED._replace(variants=TRIED.variants[:1] + TRIED.variants[2:3], seeds=(1, 2, 3))
+
+    def verdict(**aps):
+        lines = [
+            line_of(tried.run(dataset, variant, seed), ap)
+            for dataset, pair in aps.items()
+            for variant, values in zip(tried.variants, pair, strict=True)
+            for seed, ap in zip(tried.seeds, values, strict=False)
+        ]
+        return tables.verdict(pd.DataFrame(lines), tried, "OHEM")
+
+    # Differences of 5, 5 and 6 are far from 0; of 4 and -2 they are not.
+    assert verdict(cards=((40, 41, 42), (45, 46, 48)), pests=((10, 12), (14, 10))) == (
+        "significantly higher on playing cards (+5.3, 3 seeds); not significantly different on "
+        "insects on rice (+1.0, 2 seeds)"
+    )
+    assert verdict(cards=((45, 46, 48), (40, 41, 42)), pests=((45, 46, 48), (40, 41, 42))) == (
+        "significantly lower on playing cards (-5.3, 3 seeds) and insects on rice (-5.3, 3 seeds)"
+    )
+    assert verdict(cards=((45,), (40,))).startswith("not known yet")
+
+
+def test_sentences_by_hand():
+    tried = TRIED._replace(variants=TRIED.variants[1:3])
+    lines = [line_of(tried.run("cards", x, 1), 40) for x in tried.variants]
+    # (6 + 8 + 16 * 0 + 10 + 12) / 20
+    assert tables.foreground(pd.DataFrame(lines), tried, "cards", "OHEM") == "1.8"
+    assert tables.foreground(pd.DataFrame(lines), tried, "pests", "OHEM") == "-"
+    assert tables.ap(pd.DataFrame(lines), tried, "cards", "OHEM") == "40.0 (1 seed)"
+    assert tables.ap(pd.DataFrame(lines), tried, "pests", "OHEM") == "- (0 seeds)"
+
+
+@laboratories
+def test_settings_are_the_best_of_what_was_tried(laboratory):
+    runs = read_runs(provenance.RESULTS, laboratory)
+    if runs.empty:
+        pytest.skip("no run is recorded yet")
+    for name, field in (("rois", 0), ("rate", 1)):
+        best = tables.best_settings(runs, experiments(laboratory)[name])
+        for recipe, settings in best.items():
+            assert SETTINGS[laboratory][recipe][field] == settings[field]
+
+
+def test_rate_of_all_rois_is_the_best_of_what_was_tried():
+    runs = read_runs(provenance.RESULTS, "fast")
+    best = tables.best_settings(runs, experiments("fast")["rate of all RoIs"])
+    if not best:
+        pytest.skip("no run is recorded yet")
+    assert best["random"] == (ALL_ROIS, ALL_ROIS_RATE)
