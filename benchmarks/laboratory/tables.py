@@ -99,7 +99,7 @@ def difference(
 def experiment_tables(runs: pd.DataFrame, name: str, experiment: Experiment) -> str:
     """
     Returns:
-        str: for each dataset of an experiment that has runs, a table with a row per variant.
+        str: for each dataset of which several variants have runs, a table with a row per variant.
     """
     blocks = []
     for dataset in experiment.datasets:
@@ -123,7 +123,7 @@ def experiment_tables(runs: pd.DataFrame, name: str, experiment: Experiment) -> 
                     "trained on, fg : bg": _kept(these),
                 }
             )
-        if rows:
+        if len(rows) > 1:
             blocks += [f"**{DATASETS[dataset].title}**", make_table(rows)]
     recorded = find(runs, experiment.runs())
     if recorded.empty:
