@@ -98,7 +98,7 @@ def draw_losses(path: Path, panels: Mapping[str, pd.DataFrame]) -> None:
     axes[0].set_ylabel("mean loss over all RoIs", fontsize=NORMAL)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(
-        handles, labels, loc="outside upper center", ncols=3, fontsize=SMALL, frameon=False
+        handles, labels, loc="outside upper center", ncols=4, fontsize=SMALL, frameon=False
     )
     _save(figure, path)
 
