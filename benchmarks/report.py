@@ -38,11 +38,10 @@ def template_values(
         dict: the variables and functions of the templates.
     """
 
-    def step_ratio(model: str, variant: str) -> str:
-        return f"{step_time.step(steps, model=model, variant=variant)['ratio']:.2f}"
-
-    def counted_ratio(model: str, variant: str) -> str:
-        return f"{step_time.step(steps, model=model, variant=variant)['flops_ratio']:.2f}"
+    def of_step(ratio: str) -> Callable[[str, str], str]:
+        return lambda model, variant: (
+            f"{step_time.step(steps, model=model, variant=variant)[ratio]:.2f}"
+        )
 
     def read_only_share(model: str, variant: str) -> str:
         parts = step_time.step(steps, model=model, variant=variant)["parts"]
@@ -64,8 +63,8 @@ def template_values(
         return f"{run.iterations:,}"
 
     return {
-        "step_ratio": step_ratio,
-        "counted_ratio": counted_ratio,
+        "step_ratio": of_step("ratio"),
+        "counted_ratio": of_step("flops_ratio"),
         "read_only_share": read_only_share,
         "step_table": step_time.step_table(steps),
         "parts_table": step_time.parts_table(steps),
@@ -91,7 +90,8 @@ def draw_pictures(steps: pd.DataFrame, laboratories: dict[str, pd.DataFrame], fo
         for k, x in laboratories.items()
     }
     xlabel = "difference in AP to random sampling at equal time"
-    draw_differences(folder / "results_main.png", xlabel, differences)
+    drawn = {k: x for k, x in differences.items() if x}
+    draw_differences(folder / "results_main.png", xlabel, drawn)
     losses = tables.mean_roi_losses(laboratories["fast"], experiments("fast")["equal iterations"])
     draw_losses(folder / "results_mean_roi_loss.png", losses)
     whole = steps[(steps["kind"] == "step") & (steps["pool_size"] == 0)]

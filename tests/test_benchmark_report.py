@@ -160,6 +160,9 @@ def test_the_docs_are_those_of_the_recorded_results(tmp_path):
     assert all(f"({name})" in page for name in pictures if name != "results_main.png")
 
 
-def test_without_results(tmp_path):
+def test_without_results(tmp_path, write):
     with pytest.raises(InputError, match=r"has no results of benchmarks.step_time.run"):
+        report.main(["--results", str(tmp_path)])
+    write(step_line("stock"))
+    with pytest.raises(InputError, match=r"has no results of benchmarks.laboratory.compare fast"):
         report.main(["--results", str(tmp_path)])

@@ -67,15 +67,9 @@ def voc(tmp_path):
 
 
 def test_nothing_is_wrong(voc):
-    assert list(find_in_dataset(voc(xml(1, 1, 60, 40)), with_images=False)) == []
-    assert (
-        list(
-            find_in_dataset(
-                voc(xml(1, 1, 60, 40, difficult="<difficult> 1 </difficult>")), with_images=False
-            )
-        )
-        == []
-    )
+    for difficult in ("", "<difficult> 1 </difficult>"):
+        name = voc(xml(1, 1, 60, 40, difficult=difficult))
+        assert list(find_in_dataset(name, with_images=False)) == []
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ from benchmarks.laboratory.experiments import (
 from benchmarks.laboratory.laboratories import DATASETS, LABORATORIES, without_some_boxes
 from benchmarks.laboratory.recipes import RECIPES, Recipe
 from benchmarks.laboratory.results import read_runs, results_file
+from ohem_d2.data import build_train_loader
 from ohem_d2.data.proposal_file import read_proposals
 from ohem_d2.engine import load_config
 from ohem_d2.evaluation.detection_files import comp4_file
@@ -84,13 +85,17 @@ def test_times_of_all_experiments_are_recorded(laboratory):
 
 
 @laboratories
-def test_recipes_begin_with_the_same_weights(laboratory):
+def test_recipes_begin_with_the_same_weights_and_see_the_same_images(laboratory, voc):
     def initial(recipe):
         cfg = config(Run(laboratory, "cards", recipe, 64, 0.01, 100, 3))
+        cfg.DATASETS.TRAIN = (voc,)
         seed_all_rng(cfg.SEED)
-        return build_model(cfg).state_dict()
+        weights = build_model(cfg).state_dict()
+        cfg.MODEL.LOAD_PROPOSALS = False  # of the loader alone: there are none
+        loader = iter(build_train_loader(cfg))
+        return weights, [x["image_id"] for _ in range(4) for x in next(loader)]
 
-    weights = initial("random")
+    weights, images = initial("random")
     for recipe in (
         "bg_lo",
         "OHEM",
@@ -100,7 +105,8 @@ def test_recipes_begin_with_the_same_weights(laboratory):
     ):
         if recipe == "bg_lo" and laboratory == "fpn":
             continue  # its config has detectron2's own heads
-        other = initial(recipe)
+        other, other_images = initial(recipe)
+        assert images == other_images
         assert list(weights) == list(other)
         assert all(torch.equal(weights[x], other[x]) for x in weights)
 

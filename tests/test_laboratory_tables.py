@@ -2,6 +2,8 @@
 What the recorded runs of the laboratories say, by hand.
 """
 
+import json
+
 import pandas as pd
 import pytest
 from laboratory_runs import laboratories, line_of
@@ -17,7 +19,7 @@ from benchmarks.laboratory.experiments import (
     Variant,
     experiments,
 )
-from benchmarks.laboratory.results import read_runs
+from benchmarks.laboratory.results import read_runs, results_file
 
 TRIED = Experiment(
     "fpn",
@@ -147,6 +149,21 @@ def test_table_of_an_experiment():
     assert [x[7] for x in rows] == ["", "+4.0 (-8.7 to 16.7)", "-"]
     assert {x[8] for x in rows} == {"7.0 : 25.0 → 11.0 : 21.0"}
     assert "compare fpn --data DATA --classifier CLASSIFIER --experiments 'tried'`" in text
+
+
+def test_a_run_that_diverged_has_an_ap_of_0(tmp_path):
+    tried = TRIED._replace(datasets=("cards",), variants=TRIED.variants[::2])
+    aps = zip(tried.runs(), (10.0, 12.0, 20.0, None), strict=True)
+    lines = [json.dumps(line_of(made, ap)) for made, ap in aps]
+    results_file(tmp_path, "fpn", "val").write_text("\n".join(lines))
+    text = tables.experiment_tables(read_runs(tmp_path, "fpn"), "tried", tried)
+    rows = [[x.strip() for x in row.split("|")[1:-1]] for row in text.splitlines()[4:6]]
+    # 12 and 0: a deviation of 6 sqrt(2). Differences of 2 and -20: a mean of -9, and a deviation of
+    # 11 sqrt(2), divided by sqrt(2), times Student's 12.7062.
+    assert [x[5] for x in rows] == ["15.0 ± 7.1", "6.0 ± 8.5"]
+    assert rows[1][7] == "-9.0 (-148.8 to 130.8)"
+    assert "1 runs diverged; each counts as an AP of 0." in text
+    assert text.endswith("'tried'`; abc; commit abc; PyTorch abc; detectron2 abc; abc</sub>")
 
 
 def test_summary_by_hand():

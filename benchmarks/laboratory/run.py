@@ -91,9 +91,11 @@ def measure_rois(cfg: CfgNode, folder: Path) -> dict[str, Any]:
         for (name,) in (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
     )
     measured: dict[str, Any] = {
-        **{"mean_roi_loss": [], "mean_test_roi_loss": []},
+        "mean_roi_loss": [],
+        "mean_test_roi_loss": [],
         # A run may diverge before its first checkpoint.
-        **{"num_rois": None, "foreground_share": None},
+        "num_rois": None,
+        "foreground_share": None,
     }
     for file in sorted(folder.glob("model_*[0-9].pth")):
         DetectionCheckpointer(model).load(str(file))

@@ -159,6 +159,7 @@ def summary_table(runs: pd.DataFrame, experiment: Experiment) -> str:
         difference of each other one to it.
     """
     first, *others = experiment.variants
+    reference = _in_a_sentence(RECIPES[first.recipe].title)
     aps = {
         DATASETS[dataset].title: {
             variant: ap_by_seed(runs, experiment, dataset, variant)
@@ -171,7 +172,7 @@ def summary_table(runs: pd.DataFrame, experiment: Experiment) -> str:
         {
             "photographs": title,
             "n": str(len(ap[first])),
-            f"AP, {_in_a_sentence(first)}": mean_and_deviation(ap[first]),
+            f"AP, {reference}": mean_and_deviation(ap[first]),
             **{RECIPES[x.recipe].title: paired_difference(ap[x], ap[first]).text for x in others},
         }
         for title, ap in aps.items()
@@ -188,6 +189,7 @@ def errors_table(runs: pd.DataFrame, experiment: Experiment) -> str:
         difference to it.
     """
     first, *others = experiment.variants
+    reference = _in_a_sentence(RECIPES[first.recipe].title)
     rows = []
     for dataset in experiment.datasets:
         errors = {x: _errors_by_seed(runs, experiment, dataset, x) for x in experiment.variants}
@@ -207,7 +209,7 @@ def errors_table(runs: pd.DataFrame, experiment: Experiment) -> str:
                 "photographs": DATASETS[dataset].title,
                 "n": str(len(counts[first])),
                 "recall": recall,
-                f"background errors, {_in_a_sentence(first)}": mean_and_deviation(counts[first]),
+                f"background errors, {reference}": mean_and_deviation(counts[first]),
                 **{RECIPES[k.recipe].title: x.text for k, x in differences.items()},
             }
         )
@@ -230,8 +232,7 @@ def verdict(runs: pd.DataFrame, experiment: Experiment, recipe: str) -> str:
     """
     names: dict[int, list[str]] = {1: [], -1: [], 0: []}  # by sign
     for title, compared in differences(runs, experiment).get(RECIPES[recipe].title, {}).items():
-        noun = title[0].lower() + title[1:]
-        text = f"{noun} ({compared.mean:+.1f}, {len(compared.values)} seeds)"
+        text = f"{_in_a_sentence(title)} ({compared.mean:+.1f}, {len(compared.values)} seeds)"
         names[compared.sign].append(text)
     words = {1: "significantly higher", -1: "significantly lower", 0: "not significantly different"}
     phrases = [f"{words[k]} on {listed(x)}" for k, x in names.items() if x]
@@ -355,9 +356,8 @@ def best_settings(runs: pd.DataFrame, experiment: Experiment) -> dict[str, tuple
     return best
 
 
-def _in_a_sentence(variant: Variant) -> str:
-    title = RECIPES[variant.recipe].title
-    return title if title.isupper() else title.lower()
+def _in_a_sentence(title: str) -> str:
+    return title if title.isupper() else title[0].lower() + title[1:]
 
 
 def _kept(runs: pd.DataFrame) -> str:

@@ -59,9 +59,9 @@ def find_in_dataset(dataset: str, with_images: bool) -> Iterator[Finding]:
     except InputError as e:
         yield Finding(str(e))
         return
-    findings = list(find_in_records(dataset, records))
-    yield from findings
-    if findings or not with_images:
+    missing = list(find_in_records(dataset, records))
+    yield from missing
+    if missing or not with_images:
         return
     with ThreadPoolExecutor() as pool:  # decoding releases the lock of the interpreter
         decoded = pool.map(lambda x: list(find_in_image(x)), records)
