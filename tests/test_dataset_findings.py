@@ -286,6 +286,10 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert "names nothing, which is not registered" in run("nothing")[0]
 
 
+def test_an_image_without_a_file():
+    assert list(find_in_image({"image_id": 1, "height": 40, "width": 60})) == []
+
+
 def test_a_dataset_is_loaded_once(tmp_path):
     Image.new("RGB", (60, 40)).save(tmp_path / "a.jpg")
     loads = []

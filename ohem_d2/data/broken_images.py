@@ -35,7 +35,7 @@ class CatchingMapper:
         try:
             return self._mapper(record)
         except Exception:  # a broken image may raise anything
-            findings = list(find_in_image(record)) if "file_name" in record else []
+            findings = list(find_in_image(record))
             if not findings:  # the error is another one
                 raise
             return BrokenImage(record["file_name"], findings[0].text)

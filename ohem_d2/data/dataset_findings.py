@@ -129,8 +129,10 @@ def find_in_records(dataset: str, records: Sequence[dict[str, Any]]) -> Iterator
 def find_in_image(record: dict[str, Any]) -> Iterator[Finding]:
     """
     Args:
-        record (dict): in detectron2's dataset format. The image is decoded.
+        record (dict): in detectron2's dataset format. The image is decoded, if a file has it.
     """
+    if "file_name" not in record:  # a user's own mapper may need none
+        return
     try:
         image = read_image(record["file_name"])
         check_image_size(dict(record), image)
