@@ -139,12 +139,20 @@ def test_equal_time(ratios, monkeypatch):
 
 def test_a_time_that_was_not_measured(monkeypatch, tmp_path):
     monkeypatch.setattr(step_ratios, "RESULTS", tmp_path)
-    line = {"laboratory": "fpn", "dataset": "cards", "recipe": "OHEM", "rois": 64, "ratio": 1.1}
-    line |= dict.fromkeys(provenance.PROVENANCE, "abc")
-    lines = [line, {**line, "dataset": "all", "ratio": 1.3}]
-    (tmp_path / step_ratios.TIMES).write_text("".join(json.dumps(x) + "\n" for x in lines))
-    assert step_ratios.step_ratio("fpn", "cards", "OHEM", 64) == 1.1
-    assert step_ratios.step_ratio("fpn", "pests", "OHEM", 64) == 1.3
+    provenance_of_all = dict.fromkeys(provenance.PROVENANCE, "abc")
+    lines = [
+        {"laboratory": "fpn", "dataset": dataset, "recipe": recipe, "rois": rois, "ratio": ratio}
+        for dataset, recipe, rois, ratio in (
+            ("cards", "random", 32, 0.5),  # what the others are divided by
+            ("cards", "OHEM", 64, 1.1),
+            ("all", "random", 32, 0.8),
+            ("all", "OHEM", 64, 1.2),
+        )
+    ]
+    text = "".join(json.dumps({**x, **provenance_of_all}) + "\n" for x in lines)
+    (tmp_path / step_ratios.TIMES).write_text(text)
+    assert step_ratios.step_ratio("fpn", "cards", "OHEM", 64) == pytest.approx(2.2)
+    assert step_ratios.step_ratio("fpn", "pests", "OHEM", 64) == pytest.approx(1.5)
     with pytest.raises(InputError, match="no time of OHEM with 128 RoIs on cards: run .*times fpn"):
         step_ratios.step_ratio("fpn", "cards", "OHEM", 128)
 

@@ -181,24 +181,25 @@ def _experiment(
 def _of_both(name: str) -> dict[str, Experiment]:
     lab, recipes = LABORATORIES[name], SETTINGS[name]
     mid_rate = lab.tried_rates[1]
-    random = best(name, "random", "iterations")
     with_objects = [x for x in lab.datasets if x in MANY_OBJECTS]
     return {
         # First the RoIs, then the learning rate with the best number of RoIs.
         "rois": _experiment(
             name,
-            [Variant(x, rois, mid_rate, "time") for x, rois in product(recipes, lab.tried_rois)],
+            [
+                Variant(x, rois, mid_rate, "time", lab.tuning_factor)
+                for x, rois in product(recipes, lab.tried_rois)
+            ],
             [TUNING_SEED],
         ),
         "rate": _experiment(
             name,
             [
-                best(name, x)._replace(learning_rate=rate)
+                best(name, x)._replace(learning_rate=rate, factor=lab.tuning_factor)
                 for x, rate in product(recipes, lab.tried_rates)
             ],
             [TUNING_SEED],
         ),
-        "convergence": _experiment(name, [random, random._replace(factor=2.0)]),
         "main": _experiment(name, [best(name, x) for x in MAIN], SEEDS, lab.datasets),
         "OHEM in a pool": _experiment(
             name, [best(name, "OHEM", "iterations", x) for x in ("OHEM", *POOLED)]
@@ -219,6 +220,7 @@ def _of_fast(name: str) -> dict[str, Experiment]:
     without_nms = best(name, "OHEM", changed="OHEM, no NMS")
     equal = [best(name, x, "iterations") for x in MAIN]
     return {
+        "convergence": _experiment(name, [equal[0], equal[0]._replace(factor=2.0)]),
         "equal iterations": _experiment(
             name, [*equal, without_nms._replace(budget="iterations")], SEEDS, lab.datasets
         ),
@@ -245,19 +247,21 @@ def _of_fpn(name: str) -> dict[str, Experiment]:
     mid_rate = lab.tried_rates[1]
     # Without another NMS: behind an RPN, whose own is as strict, OHEM's finds no work.
     equal = [best(name, x, "iterations") for x in MAIN]
+    ohem = equal[1]._replace(factor=0.5)
     return {
-        "equal iterations": _experiment(name, equal, SEEDS, lab.datasets),
-        "longer": _experiment(name, [x._replace(factor=2.0) for x in equal], datasets=lab.datasets),
-        "ranking": _experiment(
-            name, [best(name, "OHEM", "iterations", x) for x in ("OHEM", *RANKINGS)]
+        # On the sets that gain most from more iterations.
+        "convergence": _experiment(
+            name, [equal[0]._replace(factor=x) for x in (1.0, 0.5, 2.0)], datasets=("carplates", "plates")
         ),
+        "equal iterations": _experiment(name, equal, SEEDS, lab.datasets),
+        "ranking": _experiment(name, [ohem._replace(recipe=x) for x in ("OHEM", *RANKINGS)]),
         "half precision": _experiment(
-            name, [best(name, "OHEM", "iterations", x) for x in ("OHEM", *HALF_PRECISION)]
+            name, [ohem._replace(recipe=x) for x in ("OHEM", *HALF_PRECISION)]
         ),
         "beginning": _experiment(
             name,
             [
-                Variant(recipe, STABILITY_ROIS, mid_rate, factor=0.4)
+                Variant(recipe, STABILITY_ROIS, mid_rate, factor=0.2)
                 for recipe in (
                     "random, no clipping",
                     "OHEM, no clipping",
@@ -270,7 +274,7 @@ def _of_fpn(name: str) -> dict[str, Experiment]:
         "stability": _experiment(
             name,
             [
-                Variant(recipe, STABILITY_ROIS, rate, factor=0.4)
+                Variant(recipe, STABILITY_ROIS, rate, factor=0.2)
                 for recipe, rate in product((*MAIN, *UNCLIPPED), lab.tried_rates)
             ],
             SEEDS,

@@ -6,6 +6,7 @@ laboratory_times.jsonl, which benchmarks.laboratory.times writes.
 from functools import cache
 from pathlib import Path
 
+from benchmarks.laboratory.laboratories import LABORATORIES
 from benchmarks.provenance import RESULTS, read_results
 from ohem_d2.utils import InputError
 
@@ -19,7 +20,8 @@ KEY = ("laboratory", "dataset", "recipe", "rois")
 def step_ratio(laboratory: str, dataset: str, recipe: str, rois: int) -> float:
     """
     Returns:
-        float: time of a step, divided by that of random sampling with the laboratory's `rois`.
+        float: time of a step, divided by that of random sampling with the laboratory's `rois`. The
+        file's ratios may be to another number of RoIs.
 
     Raises:
         InputError: if it was not measured.
@@ -27,7 +29,8 @@ def step_ratio(laboratory: str, dataset: str, recipe: str, rois: int) -> float:
     ratios = _read(RESULTS)
     for measured in (dataset, ALL):
         if (laboratory, measured, recipe, rois) in ratios:
-            return ratios[laboratory, measured, recipe, rois]
+            reference = (laboratory, measured, "random", LABORATORIES[laboratory].rois)
+            return ratios[laboratory, measured, recipe, rois] / ratios[reference]
     raise InputError(
         f"{TIMES} has no time of {recipe} with {rois} RoIs on {dataset}: run "
         f"`python -m benchmarks.laboratory.times {laboratory} ...` first."
