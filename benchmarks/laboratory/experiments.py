@@ -251,7 +251,9 @@ def _of_fpn(name: str) -> dict[str, Experiment]:
     return {
         # On the sets that gain most from more iterations.
         "convergence": _experiment(
-            name, [equal[0]._replace(factor=x) for x in (1.0, 0.5, 2.0)], datasets=("carplates", "plates")
+            name,
+            [equal[0]._replace(factor=x) for x in (1.0, 0.5, 2.0)],
+            datasets=("carplates", "plates"),
         ),
         "equal iterations": _experiment(name, equal, SEEDS, lab.datasets),
         "ranking": _experiment(name, [ohem._replace(recipe=x) for x in ("OHEM", *RANKINGS)]),

@@ -186,15 +186,17 @@ def errors_table(runs: pd.DataFrame, experiment: Experiment) -> str:
     Returns:
         str: a row per dataset: the wrong detections on background of all test images, at the
         largest recall that all runs reach. Of the first recipe their number, of each other one the
-        difference to it.
+        difference to it. Of the seeds that all recipes have: a run that diverged has no detections.
     """
     first, *others = experiment.variants
     reference = _in_a_sentence(RECIPES[first.recipe].title)
     rows = []
     for dataset in experiment.datasets:
         errors = {x: _errors_by_seed(runs, experiment, dataset, x) for x in experiment.variants}
-        if any(x.empty for x in errors.values()):
+        seeds = sorted(set.intersection(*(set(x.index) for x in errors.values())))
+        if not seeds:
             continue
+        errors = {k: x[seeds] for k, x in errors.items()}
         reached = [r for r in RECALLS if all(x[r] is not None for e in errors.values() for x in e)]
         if not reached:
             continue
@@ -207,7 +209,7 @@ def errors_table(runs: pd.DataFrame, experiment: Experiment) -> str:
         rows.append(
             {
                 "photographs": DATASETS[dataset].title,
-                "n": str(len(counts[first])),
+                "n": str(len(seeds)),
                 "recall": recall,
                 f"background errors, {reference}": mean_and_deviation(counts[first]),
                 **{RECIPES[k.recipe].title: x.text for k, x in differences.items()},
