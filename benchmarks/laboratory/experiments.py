@@ -247,7 +247,7 @@ def _of_fpn(name: str) -> dict[str, Experiment]:
     mid_rate = lab.tried_rates[1]
     # Without another NMS: behind an RPN, whose own is as strict, OHEM's finds no work.
     equal = [best(name, x, "iterations") for x in MAIN]
-    ohem = equal[1]._replace(factor=0.5)
+    ohem = best(name, "OHEM", "iterations")._replace(factor=0.5)
     return {
         # On the sets that gain most from more iterations.
         "convergence": _experiment(
