@@ -249,7 +249,7 @@ def _of_fpn(name: str) -> dict[str, Experiment]:
     equal = [best(name, x, "iterations") for x in MAIN]
     ohem = best(name, "OHEM", "iterations")._replace(factor=0.5)
     return {
-        # On the sets that gain most from more iterations.
+        # On the sets on which mining was furthest behind when trainings were shorter.
         "convergence": _experiment(
             name,
             [equal[0]._replace(factor=x) for x in (1.0, 0.5, 2.0)],
