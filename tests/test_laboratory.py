@@ -5,6 +5,7 @@ The laboratories: what they compare is comparable, they run, and go on where the
 import json
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ from benchmarks.laboratory import (
     prepare,
     run,
     step_ratios,
+    times,
 )
 from benchmarks.laboratory.datasets import register
 from benchmarks.laboratory.experiments import (
@@ -155,6 +157,30 @@ def test_a_time_that_was_not_measured(monkeypatch, tmp_path):
     assert step_ratios.step_ratio("fpn", "pests", "OHEM", 64) == pytest.approx(1.5)
     with pytest.raises(InputError, match="no time of OHEM with 128 RoIs on cards: run .*times fpn"):
         step_ratios.step_ratio("fpn", "cards", "OHEM", 128)
+
+
+def test_measured_times_replace_those_of_the_same_datasets(monkeypatch, tmp_path):
+    before = [
+        {"laboratory": laboratory, "dataset": dataset, "recipe": "OHEM", "ratio": 9.0}
+        for laboratory, dataset in (("fast", "cards"), ("fast", "bccd"), ("fpn", "bccd"))
+    ]
+    file = tmp_path / step_ratios.TIMES
+    file.write_text("".join(json.dumps(x) + "\n" for x in before))
+
+    def measure_steps(materials, dataset, recipes, rounds):
+        # The reference has 64 RoIs.
+        return [[0.3 if rois == 64 else 0.6] * 4 for _, rois in recipes]
+
+    monkeypatch.setattr(times, "RESULTS", tmp_path)
+    monkeypatch.setattr(times, "require_clean_commit", lambda: None)
+    monkeypatch.setattr(times, "prepare", lambda *_: SimpleNamespace(has_proposals=True))
+    monkeypatch.setattr(times, "measure_steps", measure_steps)
+    times.main(["fast", "--data", ".", "--classifier", ".", "--datasets", "bccd"])
+
+    lines = [json.loads(x) for x in file.read_text().splitlines()]
+    assert lines[:2] == [before[0], before[2]]
+    assert {(x["laboratory"], x["dataset"]) for x in lines[2:]} == {("fast", "bccd")}
+    assert {x["rois"]: x["ratio"] for x in lines[2:]} == {32: 2.0, 64: 1.0, 128: 2.0}
 
 
 def test_missing_boxes(monkeypatch, tmp_path):

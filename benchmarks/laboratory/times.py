@@ -5,7 +5,8 @@ gets fewer iterations at equal time.
     python -m benchmarks.laboratory.times fpn --data DATA --classifier mobilenet_v2.pth
 
 All recipes train on the same images in turns, so that pauses of the machine count for each of them.
-Replaces the laboratory's lines of benchmarks/results/laboratory_times.jsonl.
+Replaces the lines of these datasets in benchmarks/results/laboratory_times.jsonl. Runs at equal
+time that were made with the times before are then of no use.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from detectron2.utils.events import EventStorage
 from tqdm import trange
 
 from benchmarks.laboratory.experiments import Run, options_of
-from benchmarks.laboratory.laboratories import LABORATORIES
+from benchmarks.laboratory.laboratories import DATASETS, LABORATORIES
 from benchmarks.laboratory.prepare import Materials, add_arguments, prepare
 from benchmarks.laboratory.recipes import MAIN
 from benchmarks.laboratory.run import to_opts
@@ -108,17 +109,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--rounds", type=int, default=120, help="steps of each recipe (default: 120)"
     )
+    parser.add_argument(
+        "--datasets",
+        nargs="+",
+        choices=DATASETS,
+        metavar="NAME",
+        help="default: those of the laboratory",
+    )
     args = parser.parse_args(arguments)
     require_clean_commit()
     if not torch.cuda.is_available():
         torch.set_num_threads(1)  # as when several runs share the cores
     lab = LABORATORIES[args.laboratory]
-    materials = prepare(args, lab.datasets)
+    datasets = args.datasets or lab.datasets
+    materials = prepare(args, datasets)
     recipes = list(product(MAIN, lab.tried_rois))
     reference = recipes.index(("random", lab.rois))
     lines = []
     # An RPN leaves the same number of boxes of all photographs.
-    for dataset in lab.datasets if materials.has_proposals else lab.datasets[:1]:
+    for dataset in datasets if materials.has_proposals else datasets[:1]:
         seconds = measure_steps(materials, dataset, recipes, args.rounds)
         for (recipe, rois), times in zip(recipes, seconds, strict=True):
             # Of the steps on the same images.
@@ -139,7 +148,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(*(f"{k} {v}" for k, v in list(lines[-1].items())[1:7]), sep=", ", flush=True)
     path = RESULTS / TIMES
     before = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    others = [x for x in before if json.loads(x)["laboratory"] != args.laboratory]
+    measured = {(x["laboratory"], x["dataset"]) for x in lines}
+    recorded = [(json.loads(x), x) for x in before]
+    others = [x for y, x in recorded if (y["laboratory"], y["dataset"]) not in measured]
     with atomic_file(path) as file:
         file.write_text("\n".join([*others, *map(json.dumps, lines)]) + "\n", encoding="utf-8")
 
