@@ -73,6 +73,7 @@ def template_values(
         "iterations": iterations,
         "ap": of_laboratory(tables.ap),
         "foreground": of_laboratory(tables.foreground),
+        "gain_of_iterations": of_laboratory(tables.gain_of_iterations),
         "laboratory": laboratory,
         "laboratory_errors": of_laboratory(tables.errors_table),
         "laboratory_settings": of_laboratory(tables.settings_table),

@@ -87,6 +87,20 @@ def test_mean_roi_losses_by_hand():
     assert tables.roi_loss(pd.DataFrame(lines), compared, "cards", "random") == "0.45"
 
 
+def test_gain_of_iterations_by_hand():
+    first = TRIED.variants[0]
+    tried = TRIED._replace(variants=(first, first._replace(factor=0.5), first._replace(factor=2.0)))
+    aps = {1.0: (40, 42), 0.5: (30, 30), 2.0: (43, 47)}
+    lines = [
+        line_of(tried.run("cards", first._replace(factor=factor), seed), ap)
+        for factor, values in aps.items()
+        for seed, ap in zip(tried.seeds, values, strict=True)
+    ]
+    # Differences of 3 and 5: the mean 4, and t = 12.706 times the standard error 1.
+    gain = tables.gain_of_iterations(pd.DataFrame(lines), tried, "cards", 2.0)
+    assert gain == "+4.0 (-8.7 to 16.7)"
+
+
 def test_collapsed_runs_by_hand():
     variants = [Variant(x, 64, rate) for x in ("random", "OHEM") for rate in (0.01, 0.02)]
     tried = TRIED._replace(variants=tuple(variants))

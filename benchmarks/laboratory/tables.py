@@ -24,6 +24,7 @@ __all__ = [
     "errors_table",
     "experiment_tables",
     "foreground",
+    "gain_of_iterations",
     "mean_difference",
     "mean_roi_losses",
     "roi_loss",
@@ -249,6 +250,19 @@ def ap(runs: pd.DataFrame, experiment: Experiment, dataset: str, recipe: str) ->
     values = ap_by_seed(runs, experiment, dataset, experiment.variant(recipe))
     seeds = "1 seed" if len(values) == 1 else f"{len(values)} seeds"
     return f"{number(values.mean())} ({seeds})"
+
+
+def gain_of_iterations(
+    runs: pd.DataFrame, experiment: Experiment, dataset: str, factor: float
+) -> str:
+    """
+    Returns:
+        str: the difference in AP between a recipe with so many times the iterations and the
+        experiment's first variant, "+3.2 (-2.5 to 8.9)".
+    """
+    first = experiment.variants[0]
+    (longer,) = (x for x in experiment.variants if x == first._replace(factor=factor))
+    return difference(runs, experiment, dataset, longer, first).text
 
 
 def foreground(runs: pd.DataFrame, experiment: Experiment, dataset: str, recipe: str) -> str:
