@@ -46,6 +46,23 @@ BACKGROUND_POOLED = {
     "background": MAIN["background"],
 }
 
+# As many of an RPN's boxes as detectron2's FPN configs keep, so that more of them are easy.
+MANY_PROPOSALS = {
+    f"{name}, 1000 proposals": Recipe(
+        f"{base.title}, 1,000 proposals",
+        {
+            **base.options,
+            "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 2000,
+            "MODEL.RPN.POST_NMS_TOPK_TRAIN": 1000,
+        },
+    )
+    for name, base in (
+        ("random", MAIN["random"]),
+        ("OHEM", MAIN["OHEM"]),
+        ("background", BACKGROUND_POOLED["background, all"]),
+    )
+}
+
 HALF_PRECISION = {
     "OHEM, half precision": Recipe(
         "OHEM, read-only pass in half precision", {**OHEM, "MODEL.OHEM.MINING_HALF_PRECISION": True}
@@ -93,6 +110,7 @@ RECIPES = {
     "bg_lo": Recipe("Random sampling, bg_lo .1", {"MODEL.ROI_HEADS.BG_LO": 0.1}),
     **POOLED,
     **BACKGROUND_POOLED,
+    **MANY_PROPOSALS,
     **HALF_PRECISION,
     **RANKINGS,
     **UNCLIPPED,
