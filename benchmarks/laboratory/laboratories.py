@@ -96,7 +96,7 @@ LABORATORIES = {
         "benchmarks/fast_rcnn_SqueezeNet.yaml",
         "squeezenet1_0",
         1.0,
-        ("cards", "pests", "pcb"),
+        tuple(_PHOTOGRAPHS),
         tuned_on=("cards", "pests"),
         iterations=1600,
         rois=64,
