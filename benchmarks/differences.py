@@ -36,8 +36,15 @@ class Difference(NamedTuple):
         """
         if math.isnan(self.low):
             return "-"
-        mean, low, high = (round(x, 1) + 0.0 for x in (self.mean, self.low, self.high))  # no -0.0
-        return f"{mean:+.1f} ({low:.1f} to {high:.1f})"
+        low, high = (round(x, 1) + 0.0 for x in (self.low, self.high))  # no -0.0
+        return f"{self.mean_text} ({low:.1f} to {high:.1f})"
+
+    @property
+    def mean_text(self) -> str:
+        """
+        "+4.3"
+        """
+        return f"{round(self.mean, 1) + 0.0:+.1f}"  # no -0.0
 
 
 def paired_difference(values: pd.Series, reference: pd.Series) -> Difference:

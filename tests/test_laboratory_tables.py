@@ -225,6 +225,8 @@ def test_verdict_by_hand():
         "significantly lower on playing cards (-5.3, 3 seeds) and insects on rice (-5.3, 3 seeds)"
     )
     assert verdict(cards=((45,), (40,))).startswith("not known yet")
+    # -0.04 is none, and has no sign.
+    assert "cards (+0.0, 2 seeds)" in verdict(cards=((40, 41), (39.93, 40.99)))
 
 
 def test_sentences_by_hand():

@@ -235,7 +235,7 @@ def verdict(runs: pd.DataFrame, experiment: Experiment, recipe: str) -> str:
     """
     names: dict[int, list[str]] = {1: [], -1: [], 0: []}  # by sign
     for title, compared in differences(runs, experiment).get(RECIPES[recipe].title, {}).items():
-        text = f"{_in_a_sentence(title)} ({compared.mean:+.1f}, {len(compared.values)} seeds)"
+        text = f"{_in_a_sentence(title)} ({compared.mean_text}, {len(compared.values)} seeds)"
         names[compared.sign].append(text)
     words = {1: "significantly higher", -1: "significantly lower", 0: "not significantly different"}
     phrases = [f"{words[k]} on {listed(x)}" for k, x in names.items() if x]
