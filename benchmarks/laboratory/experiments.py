@@ -227,7 +227,7 @@ def _of_fast(name: str) -> dict[str, Experiment]:
         "no NMS": _experiment(
             name, [best(name, "random"), best(name, "OHEM"), without_nms], datasets=lab.tuned_on[:1]
         ),
-        # At half of the iterations: a step with all RoIs takes more than three times as long.
+        # At half of the iterations: a step with all RoIs takes several times as long as the others.
         "rate of all RoIs": _experiment(
             name,
             [Variant("random", ALL_ROIS, rate, factor=0.5) for rate in lab.tried_rates],
