@@ -149,10 +149,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     path = RESULTS / TIMES
     before = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     measured = {(x["laboratory"], x["dataset"]) for x in lines}
-    recorded = [(json.loads(x), x) for x in before]
-    others = [x for y, x in recorded if (y["laboratory"], y["dataset"]) not in measured]
+    others = [x for x in map(json.loads, before) if (x["laboratory"], x["dataset"]) not in measured]
     with atomic_file(path) as file:
-        file.write_text("\n".join([*others, *map(json.dumps, lines)]) + "\n", encoding="utf-8")
+        file.write_text("\n".join(map(json.dumps, [*others, *lines])) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
