@@ -44,7 +44,7 @@ from benchmarks.laboratory.recipes import RECIPES, Recipe
 from benchmarks.laboratory.results import read_runs, results_file
 from ohem_d2.data import build_train_loader
 from ohem_d2.data.proposal_file import read_proposals
-from ohem_d2.engine import load_config
+from ohem_d2.engine import check_inputs, load_config
 from ohem_d2.evaluation.detection_files import comp4_file
 from ohem_d2.modeling.backbone import build_torchvision_fpn_backbone
 from ohem_d2.utils import InputError
@@ -207,6 +207,13 @@ def test_missing_boxes(monkeypatch, tmp_path):
         train, val = count(name)
         # Binomial: 140 are left in the mean, with a deviation of 6.5.
         assert val == 200 and abs(train - 140) < 26
+        # A training accepts them, although its XML files have all boxes.
+        weights = tmp_path / "backbone.pth"
+        weights.touch()
+        materials = prepare.Materials("fpn", tmp_path, "train", "val", weights, tmp_path)
+        cfg = load_config(materials.config, run.to_opts(materials.options(name)))
+        cfg.MODEL.DEVICE = "cpu"
+        check_inputs(cfg)
     finally:
         for x in registered:
             DatasetCatalog.remove(x)

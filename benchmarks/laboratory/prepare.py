@@ -62,6 +62,8 @@ class Materials(NamedTuple):
             "MODEL.WEIGHTS": str(self.backbone),
             "DATASETS.TRAIN": names[:1],
             "DATASETS.TEST": names[1:],
+            # No object of theirs is. Others would look for them in XML files that have all boxes.
+            "DATASETS.DIFFICULT": "train",
         }
         if self.has_proposals:
             options["DATASETS.PROPOSAL_FILES_TRAIN"] = (str(self._file(dataset, self.train_split)),)
