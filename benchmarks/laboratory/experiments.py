@@ -227,6 +227,13 @@ def _of_fast(name: str) -> dict[str, Experiment]:
         "no NMS": _experiment(
             name, [best(name, "random"), best(name, "OHEM"), without_nms], datasets=lab.tuned_on[:1]
         ),
+        # First bg_lo: is background mining better than what the paper calls a heuristic for it?
+        "bg_lo": _experiment(
+            name,
+            [best(name, "random", changed="bg_lo"), best(name, "random"), best(name, "background")],
+            SEEDS,
+            lab.datasets,
+        ),
         # At half of the iterations: a step with all RoIs takes several times as long as the others.
         "rate of all RoIs": _experiment(
             name,

@@ -107,7 +107,7 @@ WITHOUT_NMS = {
 RECIPES = {
     **MAIN,
     **WITHOUT_NMS,
-    "bg_lo": Recipe("Random sampling, bg_lo .1", {"MODEL.ROI_HEADS.BG_LO": 0.1}),
+    "bg_lo": Recipe("Random sampling, bg_lo .1", {"MODEL.ROI_HEADS.BG_LO": 0.1}, timed_as="random"),
     **POOLED,
     **BACKGROUND_POOLED,
     **MANY_PROPOSALS,
