@@ -30,7 +30,7 @@ def listed(words: Sequence[str]) -> str:
     Returns:
         str: "cats, cows and dogs".
     """
-    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
 def measure(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:

@@ -57,6 +57,10 @@ def template_values(
             laboratories[name], experiments(name)[experiment], *others
         )
 
+    def changes(name: str, experiment: str, whole: str) -> str:
+        of_name = experiments(name)
+        return tables.changes_table(laboratories[name], of_name[experiment], of_name[whole])
+
     def iterations(name: str, experiment: str, dataset: str, recipe: str) -> str:
         chosen = experiments(name)[experiment]
         run = chosen.run(dataset, chosen.variant(recipe), chosen.seeds[0])
@@ -73,8 +77,10 @@ def template_values(
         "iterations": iterations,
         "ap": of_laboratory(tables.ap),
         "foreground": of_laboratory(tables.foreground),
+        "gain_of_recipe": of_laboratory(tables.gain_of_recipe),
         "gain_of_iterations": of_laboratory(tables.gain_of_iterations),
         "laboratory": laboratory,
+        "laboratory_changes": changes,
         "laboratory_errors": of_laboratory(tables.errors_table),
         "laboratory_settings": of_laboratory(tables.settings_table),
         "laboratory_summary": of_laboratory(tables.summary_table),

@@ -19,6 +19,7 @@ from benchmarks.laboratory.experiments import (
     Variant,
     experiments,
 )
+from benchmarks.laboratory.laboratories import without_some_boxes
 from benchmarks.laboratory.results import read_runs, results_file
 
 TRIED = Experiment(
@@ -85,6 +86,14 @@ def test_mean_roi_losses_by_hand():
     ]
     compared = TRIED._replace(variants=TRIED.variants[:1])
     assert tables.roi_loss(pd.DataFrame(lines), compared, "cards", "random") == "0.45"
+
+
+def test_gain_of_a_recipe_by_hand():
+    tried = TRIED._replace(variants=TRIED.variants[1:3])
+    runs = recorded({("cards", 1): (40, 41), ("cards", 2): (39.93, 40.99)})
+    # Differences of -.07 and -.01: the mean -.04 is none, and has no sign. t = 12.706 times .03.
+    gain = tables.gain_of_recipe(runs, tried, "cards", "OHEM")
+    assert gain == "+0.0 (-0.4 to 0.3)"
 
 
 def test_gain_of_iterations_by_hand():
@@ -204,6 +213,29 @@ def test_summary_by_hand():
     assert tables.mean_difference(runs, tried, "OHEM") == "-"
 
 
+def test_changes_by_hand():
+    whole = TRIED._replace(variants=(TRIED.variants[0], TRIED.variants[2]))
+    missing = whole._replace(datasets=tuple(map(without_some_boxes, whole.datasets)))
+    # By recipe: the AP of both seeds with all boxes, and without some.
+    aps = {"random": ((40, 42), (38, 39)), "OHEM": ((45, 46), (40, 42))}
+    lines = [
+        line_of(tried.run(tried.datasets[0], variant, seed), ap)
+        for variant in whole.variants
+        for tried, values in zip((whole, missing), aps[variant.recipe], strict=True)
+        for seed, ap in zip(tried.seeds, values, strict=True)
+    ]
+    table = tables.changes_table(pd.DataFrame(lines), missing, whole).splitlines()
+    rows = [[x.strip() for x in line.split("|")[1:-1]] for line in table[2:]]
+    # t = 12.7062 times a standard error of .5.
+    random, ohem = "-2.5 (-8.9 to 3.9)", "-4.5 (-10.9 to 1.9)"
+    # -5 + 2 and -4 + 3: t times a standard error of 1.
+    more = "-2.0 (-14.7 to 10.7)"
+    assert rows == [
+        ["Playing cards", "Random sampling", "2", "41.0 ± 1.4", "38.5 ± 0.7", random, ""],
+        ["Playing cards", "OHEM", "2", "45.5 ± 0.7", "41.0 ± 1.4", ohem, more],
+    ]
+
+
 def test_verdict_by_hand():
     tried = TRIED._replace(variants=TRIED.variants[:1] + TRIED.variants[2:3], seeds=(1, 2, 3))
 
@@ -217,16 +249,19 @@ def test_verdict_by_hand():
         return tables.verdict(pd.DataFrame(lines), tried, "OHEM")
 
     # Differences of 5, 5 and 6 are far from 0; of 4 and -2 they are not.
-    assert verdict(cards=((40, 41, 42), (45, 46, 48)), pests=((10, 12), (14, 10))) == (
-        "significantly higher on playing cards (+5.3, 3 seeds); not significantly different on "
-        "insects on rice (+1.0, 2 seeds)"
+    higher, lower = ((40, 41, 42), (45, 46, 48)), ((45, 46, 48), (40, 41, 42))
+    alike = ((10, 12), (14, 10))
+    assert verdict(cards=higher, pests=alike) == (
+        "significantly higher on playing cards (+5.3), and lower on none"
     )
-    assert verdict(cards=((45, 46, 48), (40, 41, 42)), pests=((45, 46, 48), (40, 41, 42))) == (
-        "significantly lower on playing cards (-5.3, 3 seeds) and insects on rice (-5.3, 3 seeds)"
+    assert verdict(cards=lower, pests=lower) == (
+        "significantly lower on playing cards (-5.3) and insects on rice (-5.3), and higher on none"
     )
+    assert verdict(cards=lower, pests=higher) == (
+        "significantly higher on insects on rice (+5.3), and lower on playing cards (-5.3)"
+    )
+    assert verdict(cards=alike, pests=alike) == ("not significantly different on any set")
     assert verdict(cards=((45,), (40,))).startswith("not known yet")
-    # -0.04 is none, and has no sign.
-    assert "cards (+0.0, 2 seeds)" in verdict(cards=((40, 41), (39.93, 40.99)))
 
 
 def test_sentences_by_hand():

@@ -19,12 +19,14 @@ __all__ = [
     "ap",
     "ap_by_seed",
     "best_settings",
+    "changes_table",
     "difference",
     "differences",
     "errors_table",
     "experiment_tables",
     "foreground",
     "gain_of_iterations",
+    "gain_of_recipe",
     "mean_difference",
     "mean_roi_losses",
     "roi_loss",
@@ -182,6 +184,44 @@ def summary_table(runs: pd.DataFrame, experiment: Experiment) -> str:
     return make_table(rows) if rows else "No run is recorded yet."
 
 
+def changes_table(runs: pd.DataFrame, experiment: Experiment, whole: Experiment) -> str:
+    """
+    Args:
+        experiment: on datasets that differ from those of `whole` in their boxes.
+        whole: has the same variants on the same photographs.
+
+    Returns:
+        str: for each dataset and recipe, the AP with and without the difference in boxes, how much
+        it changes within a seed, and how much more it does so than that of the first recipe.
+    """
+    rows = []
+    for dataset in experiment.datasets:
+        photographs = DATASETS[dataset].folder
+        changes: list[pd.Series] = []
+        for variant in experiment.variants:
+            before = ap_by_seed(runs, whole, photographs, variant)
+            after = ap_by_seed(runs, experiment, dataset, variant)
+            changes.append((after - before).dropna())
+            seeds = changes[-1].index
+            if seeds.empty:
+                continue
+            change = paired_difference(after, before)
+            is_reference = variant == experiment.variants[0]
+            compared = paired_difference(changes[-1], changes[0])
+            rows.append(
+                {
+                    "photographs": DATASETS[photographs].title,
+                    "recipe": RECIPES[variant.recipe].title,
+                    "n": str(len(seeds)),
+                    "AP, all boxes": mean_and_deviation(before[seeds]),
+                    "AP, boxes missing": mean_and_deviation(after[seeds]),
+                    "change": change.text,
+                    "change, to the first recipe's": "" if is_reference else compared.text,
+                }
+            )
+    return make_table(rows) if rows else "No run is recorded yet."
+
+
 def errors_table(runs: pd.DataFrame, experiment: Experiment) -> str:
     """
     Returns:
@@ -230,16 +270,23 @@ def _errors_by_seed(
 def verdict(runs: pd.DataFrame, experiment: Experiment, recipe: str) -> str:
     """
     Returns:
-        str: how a recipe's AP differs from the first one's, "significantly higher on cats (+3.0, 5
-        seeds) and cows (+2.0, 5 seeds); not significantly different on dogs (-0.4, 2 seeds)".
+        str: on which datasets a recipe's AP differs from the first one's, "significantly higher on
+        cats (+3.0) and cows (+2.0), and lower on none".
     """
-    names: dict[int, list[str]] = {1: [], -1: [], 0: []}  # by sign
-    for title, compared in differences(runs, experiment).get(RECIPES[recipe].title, {}).items():
-        text = f"{_in_a_sentence(title)} ({compared.mean_text}, {len(compared.values)} seeds)"
-        names[compared.sign].append(text)
-    words = {1: "significantly higher", -1: "significantly lower", 0: "not significantly different"}
-    phrases = [f"{words[k]} on {listed(x)}" for k, x in names.items() if x]
-    return "; ".join(phrases) or "not known yet: fewer than two seeds are recorded"
+    compared = differences(runs, experiment).get(RECIPES[recipe].title, {})
+    if not compared:
+        return "not known yet: fewer than two seeds are recorded"
+    higher, lower = (
+        listed([f"{_in_a_sentence(k)} ({x.mean_text})" for k, x in compared.items() if x.sign == y])
+        for y in (1, -1)
+    )
+    if higher and lower:
+        return f"significantly higher on {higher}, and lower on {lower}"
+    if higher:
+        return f"significantly higher on {higher}, and lower on none"
+    if lower:
+        return f"significantly lower on {lower}, and higher on none"
+    return "not significantly different on any set"
 
 
 def ap(runs: pd.DataFrame, experiment: Experiment, dataset: str, recipe: str) -> str:
@@ -250,6 +297,16 @@ def ap(runs: pd.DataFrame, experiment: Experiment, dataset: str, recipe: str) ->
     values = ap_by_seed(runs, experiment, dataset, experiment.variant(recipe))
     seeds = "1 seed" if len(values) == 1 else f"{len(values)} seeds"
     return f"{number(values.mean())} ({seeds})"
+
+
+def gain_of_recipe(runs: pd.DataFrame, experiment: Experiment, dataset: str, recipe: str) -> str:
+    """
+    Returns:
+        str: the difference in AP between a recipe and the experiment's first variant, "+3.2 (-2.5
+        to 8.9)".
+    """
+    variant = experiment.variant(recipe)
+    return difference(runs, experiment, dataset, variant, experiment.variants[0]).text
 
 
 def gain_of_iterations(
