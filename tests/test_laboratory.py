@@ -149,13 +149,15 @@ def test_a_time_that_was_not_measured(monkeypatch, tmp_path):
             ("cards", "OHEM", 64, 1.1),
             ("all", "random", 32, 0.8),
             ("all", "OHEM", 64, 1.2),
+            ("bccd", "OHEM", 64, 1.3),  # without random sampling
         )
     ]
     text = "".join(json.dumps({**x, **provenance_of_all}) + "\n" for x in lines)
     (tmp_path / step_ratios.TIMES).write_text(text)
     assert step_ratios.step_ratio("fpn", "cards", "OHEM", 64) == pytest.approx(2.2)
     assert step_ratios.step_ratio("fpn", "pests", "OHEM", 64) == pytest.approx(1.5)
-    with pytest.raises(InputError, match="no time of OHEM with 128 RoIs on cards: run .*times fpn"):
+    assert step_ratios.step_ratio("fpn", "bccd", "OHEM", 64) == pytest.approx(1.5)
+    with pytest.raises(InputError, match="of OHEM with 128 RoIs on cards, .* 32. Run .*times fpn"):
         step_ratios.step_ratio("fpn", "cards", "OHEM", 128)
 
 

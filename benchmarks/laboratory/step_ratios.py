@@ -26,14 +26,16 @@ def step_ratio(laboratory: str, dataset: str, recipe: str, rois: int) -> float:
     Raises:
         InputError: if it was not measured.
     """
-    ratios = _read(RESULTS)
+    ratios, reference_rois = _read(RESULTS), LABORATORIES[laboratory].rois
     for measured in (dataset, ALL):
-        if (laboratory, measured, recipe, rois) in ratios:
-            reference = (laboratory, measured, "random", LABORATORIES[laboratory].rois)
-            return ratios[laboratory, measured, recipe, rois] / ratios[reference]
+        key = (laboratory, measured, recipe, rois)
+        reference = (laboratory, measured, "random", reference_rois)
+        if {key, reference} <= ratios.keys():
+            return ratios[key] / ratios[reference]
     raise InputError(
-        f"{TIMES} has no time of {recipe} with {rois} RoIs on {dataset}: run "
-        f"`python -m benchmarks.laboratory.times {laboratory} ...` first."
+        f"{TIMES} needs the time of {recipe} with {rois} RoIs on {dataset}, and that of random "
+        f"sampling with {reference_rois}. "
+        f"Run `python -m benchmarks.laboratory.times {laboratory} ...` first."
     )
 
 

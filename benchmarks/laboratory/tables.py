@@ -144,15 +144,21 @@ def differences(runs: pd.DataFrame, experiment: Experiment) -> dict[str, dict[st
         dict: by the titles of recipe and dataset, the difference in AP to the first recipe. Those
         with fewer than two seeds are left out.
     """
-    first, *others = experiment.variants
-    found: dict[str, dict[str, Difference]] = {}
-    for variant in others:
-        for dataset in experiment.datasets:
-            compared = difference(runs, experiment, dataset, variant, first)
-            if len(compared.values) > 1:
-                of_recipe = found.setdefault(RECIPES[variant.recipe].title, {})
-                of_recipe[DATASETS[dataset].title] = compared
-    return found
+    found = {
+        RECIPES[x.recipe].title: _differences_of(runs, experiment, x)
+        for x in experiment.variants[1:]
+    }
+    return {k: x for k, x in found.items() if x}
+
+
+def _differences_of(
+    runs: pd.DataFrame, experiment: Experiment, variant: Variant
+) -> dict[str, Difference]:
+    compared = {
+        DATASETS[x].title: difference(runs, experiment, x, variant, experiment.variants[0])
+        for x in experiment.datasets
+    }
+    return {k: x for k, x in compared.items() if len(x.values) > 1}
 
 
 def summary_table(runs: pd.DataFrame, experiment: Experiment) -> str:
@@ -273,7 +279,7 @@ def verdict(runs: pd.DataFrame, experiment: Experiment, recipe: str) -> str:
         str: on which datasets a recipe's AP differs from the first one's, "significantly higher on
         cats (+3.0) and cows (+2.0), and lower on none".
     """
-    compared = differences(runs, experiment).get(RECIPES[recipe].title, {})
+    compared = _differences_of(runs, experiment, experiment.variant(recipe))
     if not compared:
         return "not known yet: fewer than two seeds are recorded"
     higher, lower = (
