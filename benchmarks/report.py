@@ -76,6 +76,7 @@ def template_values(
         "pool_table": step_time.pool_table(steps),
         "iterations": iterations,
         "ap": of_laboratory(tables.ap),
+        "background_errors": of_laboratory(tables.background_errors),
         "foreground": of_laboratory(tables.foreground),
         "gain_of_recipe": of_laboratory(tables.gain_of_recipe),
         "gain_of_iterations": of_laboratory(tables.gain_of_iterations),

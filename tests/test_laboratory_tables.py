@@ -62,14 +62,19 @@ def test_errors_table_by_hand():
             lines.append(line_of(made, None, errors=None))
         elif made.dataset == "cards":
             of_run = counts[made.recipe, made.seed]
-            at = {r: x and {"background": x} for r, x in zip(("0.7", "0.8"), of_run, strict=True)}
+            at = {
+                r: x and {"background": x, "class": 2 * x}
+                for r, x in zip(("0.7", "0.8"), of_run, strict=True)
+            }
             lines.append(line_of(made, 40, errors=dict.fromkeys(RECALLS) | at))
         else:  # from before errors were recorded
             lines.append(line_of(made, 40))
     # Differences of -5 and -3: the mean -4, and t = 12.706 times the standard error 1.
-    expected = "| Playing cards | 2 | 0.7 | 10.0 ± 1.4 | -4.0 (-16.7 to 8.7) |"
+    expected = "| Playing cards | 2 | 0.7 | 30.0 ± 4.2 | 10.0 ± 1.4 | -4.0 (-16.7 to 8.7) |"
     table = tables.errors_table(pd.DataFrame(lines), tried).splitlines()
     assert [" ".join(x.split()) for x in table[2:]] == [expected]
+    assert tables.background_errors(pd.DataFrame(lines), tried, "cards") == "10.0 of 30.0"
+    assert tables.background_errors(pd.DataFrame(lines), tried, "pests") == "-"
 
 
 def test_mean_roi_losses_by_hand():

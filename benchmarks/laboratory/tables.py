@@ -18,6 +18,7 @@ from benchmarks.provenance import made_by
 __all__ = [
     "ap",
     "ap_by_seed",
+    "background_errors",
     "best_settings",
     "changes_table",
     "difference",
@@ -231,38 +232,63 @@ def changes_table(runs: pd.DataFrame, experiment: Experiment, whole: Experiment)
 def errors_table(runs: pd.DataFrame, experiment: Experiment) -> str:
     """
     Returns:
-        str: a row per dataset: the wrong detections on background of all test images, at the
-        largest recall that all runs reach. Of the first recipe their number, of each other one the
-        difference to it. Of the seeds that all recipes have: a run that diverged has no detections.
+        str: a row per dataset: the wrong detections of all test images at the largest recall that
+        all runs reach. Of the first recipe the number of all, and of those on background; of each
+        other one the difference in those on background. Of the seeds that all recipes have: a run
+        that diverged has no detections.
     """
     first, *others = experiment.variants
     reference = _in_a_sentence(RECIPES[first.recipe].title)
     rows = []
     for dataset in experiment.datasets:
-        errors = {x: _errors_by_seed(runs, experiment, dataset, x) for x in experiment.variants}
-        seeds = sorted(set.intersection(*(set(x.index) for x in errors.values())))
-        if not seeds:
+        recall, errors = _errors_at_recall(runs, experiment, dataset)
+        if not recall:
             continue
-        errors = {k: x[seeds] for k, x in errors.items()}
-        reached = [r for r in RECALLS if all(x[r] is not None for e in errors.values() for x in e)]
-        if not reached:
-            continue
-        recall = reached[-1]
-        counts = {
-            k: pd.Series({seed: x[recall]["background"] for seed, x in e.items()})
-            for k, e in errors.items()
-        }
-        differences = {k: paired_difference(counts[k], counts[first]) for k in others}
+        background = {k: x["background"] for k, x in errors.items()}
+        differences = {k: paired_difference(background[k], background[first]) for k in others}
         rows.append(
             {
                 "photographs": DATASETS[dataset].title,
-                "n": str(len(seeds)),
+                "n": str(len(errors[first])),
                 "recall": recall,
-                f"background errors, {reference}": mean_and_deviation(counts[first]),
+                f"all errors, {reference}": mean_and_deviation(errors[first].sum(axis=1)),
+                f"background errors, {reference}": mean_and_deviation(background[first]),
                 **{RECIPES[k.recipe].title: x.text for k, x in differences.items()},
             }
         )
     return make_table(rows) if rows else "No run is recorded yet."
+
+
+def background_errors(runs: pd.DataFrame, experiment: Experiment, dataset: str) -> str:
+    """
+    Returns:
+        str: the row of :func:`errors_table` of a dataset, for the first recipe, "3.7 of 120".
+    """
+    recall, errors = _errors_at_recall(runs, experiment, dataset)
+    if not recall:
+        return "-"
+    of_first = errors[experiment.variants[0]]
+    return f"{of_first['background'].mean():.1f} of {of_first.sum(axis=1).mean():.1f}"
+
+
+def _errors_at_recall(
+    runs: pd.DataFrame, experiment: Experiment, dataset: str
+) -> tuple[str, dict[Variant, pd.DataFrame]]:
+    """
+    Returns:
+        (str, dict): the largest recall that all runs reach, empty if there is none; and by variant
+        the numbers of wrong detections there, a row per seed and a column per kind.
+    """
+    errors = {x: _errors_by_seed(runs, experiment, dataset, x) for x in experiment.variants}
+    seeds = sorted(set.intersection(*(set(x.index) for x in errors.values())))
+    errors = {k: x[seeds] for k, x in errors.items()}
+    reached = [r for r in RECALLS if all(x[r] is not None for e in errors.values() for x in e)]
+    if not seeds or not reached:
+        return "", {}
+    recall = reached[-1]
+    return recall, {
+        k: pd.DataFrame([of_seed[recall] for of_seed in x], index=seeds) for k, x in errors.items()
+    }
 
 
 def _errors_by_seed(
