@@ -269,6 +269,7 @@ def _of_fpn(name: str) -> dict[str, Experiment]:
         "many proposals": _experiment(
             name,
             [*(x._replace(recipe=f"{x.recipe}, 1000 proposals") for x in equal), equal[0]],
+            datasets=lab.datasets,
         ),
         "ranking": _experiment(name, [ohem._replace(recipe=x) for x in ("OHEM", *RANKINGS)]),
         "half precision": _experiment(
