@@ -266,10 +266,11 @@ def _of_fpn(name: str) -> dict[str, Experiment]:
             datasets=("carplates", "plates"),
         ),
         "equal iterations": _experiment(name, equal, SEEDS, lab.datasets),
+        # On those of the tuning, and on one with many errors on background, which they have not.
         "many proposals": _experiment(
             name,
             [*(x._replace(recipe=f"{x.recipe}, 1000 proposals") for x in equal), equal[0]],
-            datasets=lab.datasets,
+            datasets=(*lab.tuned_on, "pcb"),
         ),
         "ranking": _experiment(name, [ohem._replace(recipe=x) for x in ("OHEM", *RANKINGS)]),
         "half precision": _experiment(
