@@ -73,8 +73,8 @@ def test_errors_table_by_hand():
     expected = "| Playing cards | 2 | 0.7 | 30.0 ± 4.2 | 10.0 ± 1.4 | -4.0 (-16.7 to 8.7) |"
     table = tables.errors_table(pd.DataFrame(lines), tried).splitlines()
     assert [" ".join(x.split()) for x in table[2:]] == [expected]
-    assert tables.background_errors(pd.DataFrame(lines), tried, "cards") == "10.0 of 30.0"
-    assert tables.background_errors(pd.DataFrame(lines), tried, "pests") == "-"
+    assert tables.background_errors(pd.DataFrame(lines), tried, "cards", "OHEM") == "6.0 of 18.0"
+    assert tables.background_errors(pd.DataFrame(lines), tried, "pests", "OHEM") == "-"
 
 
 def test_mean_roi_losses_by_hand():

@@ -259,16 +259,17 @@ def errors_table(runs: pd.DataFrame, experiment: Experiment) -> str:
     return make_table(rows) if rows else "No run is recorded yet."
 
 
-def background_errors(runs: pd.DataFrame, experiment: Experiment, dataset: str) -> str:
+def background_errors(runs: pd.DataFrame, experiment: Experiment, dataset: str, recipe: str) -> str:
     """
     Returns:
-        str: the row of :func:`errors_table` of a dataset, for the first recipe, "3.7 of 120".
+        str: how many of a recipe's wrong detections are on background, where :func:`errors_table`
+        counts them, "3.7 of 119.3".
     """
-    recall, errors = _errors_at_recall(runs, experiment, dataset)
-    if not recall:
+    _, errors = _errors_at_recall(runs, experiment, dataset)
+    if not errors:
         return "-"
-    of_first = errors[experiment.variants[0]]
-    return f"{of_first['background'].mean():.1f} of {of_first.sum(axis=1).mean():.1f}"
+    counts = errors[experiment.variant(recipe)]
+    return f"{number(counts['background'].mean())} of {number(counts.sum(axis=1).mean())}"
 
 
 def _errors_at_recall(
