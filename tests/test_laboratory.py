@@ -414,8 +414,9 @@ def run_on_photographs(monkeypatch, tmp_path):
 
 @needs_photographs
 @pytest.mark.slow
-def test_a_run_on_photographs(run_on_photographs, tmp_path):
-    made = Run("fpn", "cards", "OHEM, no clipping, no warm-up", 32, 0.001, 20, 2)
+@pytest.mark.parametrize("dataset", ["cards", without_some_boxes("cards")])
+def test_a_run_on_photographs(dataset, run_on_photographs, tmp_path):
+    made = Run("fpn", dataset, "OHEM, no clipping, no warm-up", 32, 0.001, 20, 2)
     result = run_on_photographs(made)
     assert Run(*(result[x] for x in Run._fields)) == made
     assert result["options"]["MODEL.OHEM.WARMUP_ITERS"] == 0

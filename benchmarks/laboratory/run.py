@@ -26,6 +26,7 @@ from benchmarks.laboratory.laboratories import LABORATORIES
 from benchmarks.laboratory.prepare import Materials
 from benchmarks.provenance import provenance, require_clean_commit
 from ohem_d2.commands import train
+from ohem_d2.data.datasets.by_path import folder_name
 from ohem_d2.engine import fall_back_to_cpu, load_config
 from ohem_d2.evaluation import build_mean_roi_loss_loader
 from ohem_d2.evaluation.mean_roi_loss import features_and_rois
@@ -176,6 +177,7 @@ def main() -> None:
     cfg = load_config(materials.config, to_opts(shared))
     fall_back_to_cpu(cfg)
     (test,) = cfg.DATASETS.TEST
+    detections = args.output / "inference" / folder_name(test)
     result = {
         **run._asdict(),
         "test_split": materials.test_split,
@@ -183,7 +185,7 @@ def main() -> None:
         "config": config_digest(LABORATORIES[run.laboratory].config),
         **summarize(read_metrics(args.output), run.iterations, finished),
         **measure_rois(cfg, args.output),
-        "errors": errors_at_recalls(test, args.output / "inference" / test) if finished else None,
+        "errors": errors_at_recalls(test, detections) if finished else None,
         **origin,
     }
     write_json(args.output / "result.json", result)
