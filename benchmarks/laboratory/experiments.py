@@ -269,7 +269,11 @@ def _of_fpn(name: str) -> dict[str, Experiment]:
         # On those of the tuning, and on one with many errors on background, which they have not.
         "many proposals": _experiment(
             name,
-            [*(x._replace(recipe=f"{x.recipe}, 1000 proposals") for x in equal), equal[0]],
+            [
+                best(name, "random", "iterations", "random, 1000 proposals"),
+                best(name, "background", "iterations", "background, 1000 proposals"),
+                best(name, "random", "iterations"),
+            ],
             datasets=(*lab.tuned_on, "pcb"),
         ),
         "ranking": _experiment(name, [ohem._replace(recipe=x) for x in ("OHEM", *RANKINGS)]),

@@ -58,7 +58,6 @@ MANY_PROPOSALS = {
     )
     for name, base in (
         ("random", MAIN["random"]),
-        ("OHEM", MAIN["OHEM"]),
         ("background", BACKGROUND_POOLED["background, all"]),
     )
 }
