@@ -78,7 +78,6 @@ def template_values(
         "ap": of_laboratory(tables.ap),
         "background_errors": of_laboratory(tables.background_errors),
         "foreground": of_laboratory(tables.foreground),
-        "gain_of_recipe": of_laboratory(tables.gain_of_recipe),
         "gain_of_iterations": of_laboratory(tables.gain_of_iterations),
         "laboratory": laboratory,
         "laboratory_changes": changes,

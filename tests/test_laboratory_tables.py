@@ -93,12 +93,11 @@ def test_mean_roi_losses_by_hand():
     assert tables.roi_loss(pd.DataFrame(lines), compared, "cards", "random") == "0.45"
 
 
-def test_gain_of_a_recipe_by_hand():
-    tried = TRIED._replace(variants=TRIED.variants[1:3])
+def test_a_difference_of_almost_nothing():
     runs = recorded({("cards", 1): (40, 41), ("cards", 2): (39.93, 40.99)})
     # Differences of -.07 and -.01: the mean -.04 is none, and has no sign. t = 12.706 times .03.
-    gain = tables.gain_of_recipe(runs, tried, "cards", "OHEM")
-    assert gain == "+0.0 (-0.4 to 0.3)"
+    difference = tables.difference(runs, TRIED, "cards", TRIED.variants[2], TRIED.variants[1])
+    assert difference.text == "+0.0 (-0.4 to 0.3)"
 
 
 def test_gain_of_iterations_by_hand():
@@ -265,7 +264,7 @@ def test_verdict_by_hand():
     assert verdict(cards=lower, pests=higher) == (
         "significantly higher on insects on rice (+5.3), and lower on playing cards (-5.3)"
     )
-    assert verdict(cards=alike, pests=alike) == ("not significantly different on any set")
+    assert verdict(cards=alike, pests=alike) == "not significantly different on any set"
     assert verdict(cards=((45,), (40,))).startswith("not known yet")
 
 

@@ -272,7 +272,7 @@ def _of_fpn(name: str) -> dict[str, Experiment]:
             [
                 best(name, "random", "iterations", "random, 1000 proposals"),
                 best(name, "background", "iterations", "background, 1000 proposals"),
-                best(name, "random", "iterations"),
+                equal[0],
             ],
             datasets=(*lab.tuned_on, "pcb"),
         ),

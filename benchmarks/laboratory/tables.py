@@ -27,7 +27,6 @@ __all__ = [
     "experiment_tables",
     "foreground",
     "gain_of_iterations",
-    "gain_of_recipe",
     "mean_difference",
     "mean_roi_losses",
     "roi_loss",
@@ -330,16 +329,6 @@ def ap(runs: pd.DataFrame, experiment: Experiment, dataset: str, recipe: str) ->
     values = ap_by_seed(runs, experiment, dataset, experiment.variant(recipe))
     seeds = "1 seed" if len(values) == 1 else f"{len(values)} seeds"
     return f"{number(values.mean())} ({seeds})"
-
-
-def gain_of_recipe(runs: pd.DataFrame, experiment: Experiment, dataset: str, recipe: str) -> str:
-    """
-    Returns:
-        str: the difference in AP between a recipe and the experiment's first variant, "+3.2 (-2.5
-        to 8.9)".
-    """
-    variant = experiment.variant(recipe)
-    return difference(runs, experiment, dataset, variant, experiment.variants[0]).text
 
 
 def gain_of_iterations(
