@@ -161,28 +161,60 @@ def test_a_time_that_was_not_measured(monkeypatch, tmp_path):
         step_ratios.step_ratio("fpn", "cards", "OHEM", 128)
 
 
-def test_measured_times_replace_those_of_the_same_datasets(monkeypatch, tmp_path):
-    before = [
-        {"laboratory": laboratory, "dataset": dataset, "recipe": "OHEM", "ratio": 9.0}
-        for laboratory, dataset in (("fast", "cards"), ("fast", "bccd"), ("fpn", "bccd"))
-    ]
-    file = tmp_path / step_ratios.TIMES
-    file.write_text("".join(json.dumps(x) + "\n" for x in before))
+@pytest.fixture
+def measured_times(monkeypatch, tmp_path):
+    """
+    Returns:
+        a function that measures: a step takes .3 seconds with the 64 RoIs of the reference, and .6
+        with others.
+    """
 
     def measure_steps(materials, dataset, recipes, rounds):
-        # The reference has 64 RoIs.
         return [[0.3 if rois == 64 else 0.6] * 4 for _, rois in recipes]
 
     monkeypatch.setattr(times, "RESULTS", tmp_path)
     monkeypatch.setattr(times, "require_clean_commit", lambda: None)
     monkeypatch.setattr(times, "prepare", lambda *_: SimpleNamespace(has_proposals=True))
     monkeypatch.setattr(times, "measure_steps", measure_steps)
-    times.main(["fast", "--data", ".", "--classifier", ".", "--datasets", "bccd"])
+    file = tmp_path / step_ratios.TIMES
 
-    lines = [json.loads(x) for x in file.read_text().splitlines()]
-    assert lines[:2] == [before[0], before[2]]
-    assert {(x["laboratory"], x["dataset"]) for x in lines[2:]} == {("fast", "bccd")}
-    assert {x["rois"]: x["ratio"] for x in lines[2:]} == {32: 2.0, 64: 1.0, 128: 2.0}
+    def measure(before, *arguments):
+        names = ("laboratory", "dataset", "recipe", "rois", "ratio")
+        lines = [json.dumps(dict(zip(names, x, strict=True))) + "\n" for x in before]
+        file.write_text("".join(lines))
+        times.main(["fast", "--data", ".", "--classifier", ".", *arguments])
+        after = map(json.loads, file.read_text().splitlines())
+        return [tuple(x[name] for name in names) for x in after]
+
+    return measure
+
+
+def test_measured_times_replace_those_of_the_same_datasets(measured_times):
+    others = [("fast", "cards", "OHEM", 64, 9.0), ("fpn", "bccd", "OHEM", 64, 9.0)]
+    before = [*others, ("fast", "bccd", "OHEM", 64, 9.0), ("fast", "bccd", "bg_lo", 64, 9.0)]
+    lines = measured_times(before, "--datasets", "bccd")
+    assert lines[:2] == others
+    assert {x[:2] for x in lines[2:]} == {("fast", "bccd")}
+    assert {x[2] for x in lines[2:]} == {"random", "OHEM", "background"}
+    assert {x[3]: x[4] for x in lines[2:]} == {32: 2.0, 64: 1.0, 128: 2.0}
+
+
+def test_times_of_chosen_recipes_are_measured_beside_the_recorded_ones(measured_times):
+    before = [
+        # Relative to random sampling with 128 RoIs, of which a step takes twice as long.
+        ("fast", "bccd", "random", 64, 0.5),
+        ("fast", "bccd", "random", 128, 1.0),
+        ("fast", "bccd", "bg_lo", 128, 9.0),
+    ]
+    chosen = ["--datasets", "bccd", "--recipes", "bg_lo", "--rois", "64", "128"]
+    lines = measured_times(before, *chosen)
+    assert sorted(lines) == [
+        ("fast", "bccd", "bg_lo", 64, 0.5),
+        ("fast", "bccd", "bg_lo", 128, 1.0),
+        *before[:2],
+    ]
+    with pytest.raises(InputError, match="no time of random with 64 RoIs on bccd yet"):
+        measured_times(before[1:], *chosen)
 
 
 def test_missing_boxes(monkeypatch, tmp_path):

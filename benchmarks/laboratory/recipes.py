@@ -55,10 +55,12 @@ MANY_PROPOSALS = {
             "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 2000,
             "MODEL.RPN.POST_NMS_TOPK_TRAIN": 1000,
         },
+        base.pool,
     )
     for name, base in (
         ("random", MAIN["random"]),
         ("background", BACKGROUND_POOLED["background, all"]),
+        ("background, pool 4", BACKGROUND_POOLED["background, pool 4"]),
     )
 }
 

@@ -10,10 +10,11 @@ from benchmarks.laboratory.laboratories import LABORATORIES
 from benchmarks.provenance import RESULTS, read_results
 from ohem_d2.utils import InputError
 
-__all__ = ["ALL", "TIMES", "step_ratio"]
+__all__ = ["ALL", "KEY", "TIMES", "step_ratio"]
 
 TIMES = "laboratory_times.jsonl"
 ALL = "all"  # in place of a dataset: the time does not depend on it
+# The fields that tell times apart.
 KEY = ("laboratory", "dataset", "recipe", "rois")
 
 

@@ -5,8 +5,9 @@ gets fewer iterations at equal time.
     python -m benchmarks.laboratory.times fpn --data DATA --classifier mobilenet_v2.pth
 
 All recipes train on the same images in turns, so that pauses of the machine count for each of them.
-Replaces the lines of these datasets in benchmarks/results/laboratory_times.jsonl. Runs at equal
-time that were made with the times before are then of no use.
+Replaces the lines of these datasets in benchmarks/results/laboratory_times.jsonl, or with --recipes
+or --rois those that were chosen alone. Runs at equal time that were made with the times before are
+then of no use.
 """
 
 import argparse
@@ -29,9 +30,9 @@ from tqdm import trange
 from benchmarks.laboratory.experiments import Run, options_of
 from benchmarks.laboratory.laboratories import DATASETS, LABORATORIES
 from benchmarks.laboratory.prepare import Materials, add_arguments, prepare
-from benchmarks.laboratory.recipes import MAIN
+from benchmarks.laboratory.recipes import MAIN, RECIPES
 from benchmarks.laboratory.run import to_opts
-from benchmarks.laboratory.step_ratios import ALL, TIMES
+from benchmarks.laboratory.step_ratios import ALL, KEY, TIMES
 from benchmarks.measure import synchronize
 from benchmarks.provenance import RESULTS, provenance, require_clean_commit
 from ohem_d2.data import build_train_loader
@@ -116,6 +117,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="NAME",
         help="default: those of the laboratory",
     )
+    parser.add_argument(
+        "--recipes",
+        nargs="+",
+        choices=RECIPES,
+        metavar="NAME",
+        help="default: the main ones",
+    )
+    parser.add_argument(
+        "--rois", nargs="+", type=int, metavar="B", help="default: those that the laboratory tries"
+    )
     args = parser.parse_args(arguments)
     require_clean_commit()
     if not torch.cuda.is_available():
@@ -123,35 +134,56 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lab = LABORATORIES[args.laboratory]
     datasets = args.datasets or lab.datasets
     materials = prepare(args, datasets)
-    recipes = list(product(MAIN, lab.tried_rois))
-    reference = recipes.index(("random", lab.rois))
-    lines = []
+    reference = ("random", lab.rois)
+    chosen = list(product(args.recipes or MAIN, args.rois or lab.tried_rois))
+    path = RESULTS / TIMES
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    recorded = {_key(x): x for x in map(json.loads, text.splitlines())}
     # An RPN leaves the same number of boxes of all photographs.
     for dataset in datasets if materials.has_proposals else datasets[:1]:
+        measured = (args.laboratory, dataset if materials.has_proposals else ALL)
+        if args.recipes or args.rois:
+            if (*measured, *reference) not in recorded:
+                raise InputError(
+                    f"{TIMES} has no time of random with {lab.rois} RoIs on {measured[1]} yet: "
+                    "measure without --recipes and --rois first."
+                )
+            scale = recorded[(*measured, *reference)]["ratio"]
+        else:
+            recorded = {k: x for k, x in recorded.items() if k[:2] != measured}
+            scale = 1.0
+        recipes = list(dict.fromkeys([reference, *chosen]))
         seconds = measure_steps(materials, dataset, recipes, args.rounds)
-        for (recipe, rois), times in zip(recipes, seconds, strict=True):
-            # Of the steps on the same images.
-            ratios = [x / y for x, y in zip(times, seconds[reference], strict=True)]
-            low, middle, high = quantiles(ratios, n=4)
-            lines.append(
-                {
-                    **{
-                        "laboratory": args.laboratory,
-                        "dataset": dataset if materials.has_proposals else ALL,
-                    },
-                    **{"recipe": recipe, "rois": rois, "ratio": round(middle, 3)},
-                    "quartiles": [round(low, 3), round(high, 3)],
-                    "ms": round(1000 * quantiles(times, n=4)[1], 1),
-                    **provenance(),
-                }
-            )
-            print(*(f"{k} {v}" for k, v in list(lines[-1].items())[1:7]), sep=", ", flush=True)
-    path = RESULTS / TIMES
-    before = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    measured = {(x["laboratory"], x["dataset"]) for x in lines}
-    others = [x for x in map(json.loads, before) if (x["laboratory"], x["dataset"]) not in measured]
+        for recipe, times in zip(recipes, seconds, strict=True):
+            if recipe in chosen:
+                line = _line((*measured, *recipe), times, seconds[0], scale)
+                recorded[_key(line)] = line
+                print(*(f"{k} {v}" for k, v in list(line.items())[1:7]), sep=", ", flush=True)
     with atomic_file(path) as file:
-        file.write_text("\n".join(map(json.dumps, [*others, *lines])) + "\n", encoding="utf-8")
+        file.write_text("".join(json.dumps(x) + "\n" for x in recorded.values()), encoding="utf-8")
+
+
+def _line(
+    key: tuple[Any, ...], times: list[float], reference: list[float], scale: float
+) -> dict[str, Any]:
+    """
+    Args:
+        times, reference: the seconds of steps on the same images.
+        scale (float): the ratio that the reference is recorded with.
+    """
+    ratios = [scale * x / y for x, y in zip(times, reference, strict=True)]
+    low, middle, high = quantiles(ratios, n=4)
+    return {
+        **dict(zip(KEY, key, strict=True)),
+        "ratio": round(middle, 3),
+        "quartiles": [round(low, 3), round(high, 3)],
+        "ms": round(1000 * quantiles(times, n=4)[1], 1),
+        **provenance(),
+    }
+
+
+def _key(line: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(line[x] for x in KEY)
 
 
 if __name__ == "__main__":
