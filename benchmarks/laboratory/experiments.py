@@ -11,7 +11,11 @@ from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode
 
-from benchmarks.laboratory.laboratories import DATASETS, LABORATORIES, without_some_boxes
+from benchmarks.laboratory.laboratories import (
+    LABORATORIES,
+    with_all_boxes,
+    without_some_boxes,
+)
 from benchmarks.laboratory.recipes import (
     BACKGROUND_POOLED,
     HALF_PRECISION,
@@ -78,9 +82,8 @@ class Experiment(NamedTuple):
         iterations = LABORATORIES[self.laboratory].iterations * factor
         if budget == "time":
             timed = RECIPES[recipe].timed_as or recipe
-            # A dataset without some boxes has the same photographs, and as many proposals.
-            photographs = DATASETS[dataset].folder
-            iterations /= step_ratio(self.laboratory, photographs, timed, rois)
+            # The time does not depend on the boxes of objects.
+            iterations /= step_ratio(self.laboratory, with_all_boxes(dataset), timed, rois)
         # In tens: less than a time can be measured to.
         iterations = 10 * round(iterations / 10)
         return Run(self.laboratory, dataset, recipe, rois, learning_rate, iterations, seed)

@@ -4,7 +4,15 @@ The laboratories: two small detectors, and the photographs that they are trained
 
 from typing import NamedTuple, Optional
 
-__all__ = ["DATASETS", "LABORATORIES", "MISSING", "Dataset", "Laboratory", "without_some_boxes"]
+__all__ = [
+    "DATASETS",
+    "LABORATORIES",
+    "MISSING",
+    "Dataset",
+    "Laboratory",
+    "with_all_boxes",
+    "without_some_boxes",
+]
 
 
 class Dataset(NamedTuple):
@@ -69,6 +77,7 @@ _PHOTOGRAPHS = {
 }
 
 MISSING = 0.3
+_SUFFIX = ", boxes missing"
 
 
 def without_some_boxes(dataset: str) -> str:
@@ -76,7 +85,15 @@ def without_some_boxes(dataset: str) -> str:
     Returns:
         str: the name in DATASETS of the same photographs, without some of the boxes.
     """
-    return f"{dataset}, boxes missing"
+    return dataset + _SUFFIX
+
+
+def with_all_boxes(dataset: str) -> str:
+    """
+    Returns:
+        str: the name in DATASETS of the same photographs, with all of the boxes.
+    """
+    return dataset.removesuffix(_SUFFIX)
 
 
 DATASETS = {

@@ -10,7 +10,7 @@ import pandas as pd
 from benchmarks.differences import Difference, paired_difference
 from benchmarks.laboratory.errors import RECALLS
 from benchmarks.laboratory.experiments import Experiment, Run, Variant
-from benchmarks.laboratory.laboratories import DATASETS
+from benchmarks.laboratory.laboratories import DATASETS, with_all_boxes
 from benchmarks.laboratory.recipes import RECIPES
 from benchmarks.measure import listed, make_table, mean_and_deviation, number
 from benchmarks.provenance import made_by
@@ -193,16 +193,17 @@ def summary_table(runs: pd.DataFrame, experiment: Experiment) -> str:
 def changes_table(runs: pd.DataFrame, experiment: Experiment, whole: Experiment) -> str:
     """
     Args:
-        experiment: on datasets that differ from those of `whole` in their boxes.
-        whole: has the same variants on the same photographs.
+        experiment: on datasets without some of the boxes.
+        whole: has the same variants on the same photographs, with all boxes.
 
     Returns:
         str: for each dataset and recipe, the AP with and without the difference in boxes, how much
         it changes within a seed, and how much more it does so than that of the first recipe.
     """
+    reference = _in_a_sentence(RECIPES[experiment.variants[0].recipe].title)
     rows = []
     for dataset in experiment.datasets:
-        photographs = DATASETS[dataset].folder
+        photographs = with_all_boxes(dataset)
         changes: list[pd.Series] = []
         for variant in experiment.variants:
             before = ap_by_seed(runs, whole, photographs, variant)
@@ -222,7 +223,7 @@ def changes_table(runs: pd.DataFrame, experiment: Experiment, whole: Experiment)
                     "AP, all boxes": mean_and_deviation(before[seeds]),
                     "AP, boxes missing": mean_and_deviation(after[seeds]),
                     "change": change.text,
-                    "change, to the first recipe's": "" if is_reference else compared.text,
+                    f"change minus that of {reference}": "" if is_reference else compared.text,
                 }
             )
     return make_table(rows) if rows else "No run is recorded yet."
