@@ -5,8 +5,8 @@ gets fewer iterations at equal time.
     python -m benchmarks.laboratory.times fpn --data DATA --classifier mobilenet_v2.pth
 
 All recipes train on the same images in turns, so that pauses of the machine count for each of them.
-Replaces the lines of these datasets in benchmarks/results/laboratory_times.jsonl, or with --recipes
-or --rois those that were chosen alone. Runs at equal time that were made with the times before are
+Replaces the lines of these datasets in benchmarks/results/laboratory_times.jsonl; with --recipes or
+--rois, only those of what they choose. Runs at equal time that were made with the times before are
 then of no use.
 """
 
@@ -136,6 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     materials = prepare(args, datasets)
     reference = ("random", lab.rois)
     chosen = list(product(args.recipes or MAIN, args.rois or lab.tried_rois))
+    recipes = list(dict.fromkeys([reference, *chosen]))
     path = RESULTS / TIMES
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     recorded = {_key(x): x for x in map(json.loads, text.splitlines())}
@@ -152,7 +153,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             recorded = {k: x for k, x in recorded.items() if k[:2] != measured}
             scale = 1.0
-        recipes = list(dict.fromkeys([reference, *chosen]))
         seconds = measure_steps(materials, dataset, recipes, args.rounds)
         for recipe, times in zip(recipes, seconds, strict=True):
             if recipe in chosen:
