@@ -274,8 +274,14 @@ def test_sentences_by_hand():
     # (6 + 8 + 16 * 0 + 10 + 12) / 20
     assert tables.foreground(pd.DataFrame(lines), tried, "cards", "OHEM") == "1.8"
     assert tables.foreground(pd.DataFrame(lines), tried, "pests", "OHEM") == "-"
-    assert tables.ap(pd.DataFrame(lines), tried, "cards", "OHEM") == "40.0 (1 seed)"
-    assert tables.ap(pd.DataFrame(lines), tried, "pests", "OHEM") == "- (0 seeds)"
+
+
+def test_recipe_difference_by_hand():
+    runs = recorded({("cards", 0): (40, 42), ("cards", 2): (43, 47), ("pests", 0): (40, 42)})
+    # Differences of 3 and 5: the mean 4, and t = 12.706 times the standard error 1.
+    tried = TRIED._replace(variants=(TRIED.variants[0], TRIED.variants[2]))
+    assert tables.recipe_difference(runs, tried, "cards", "OHEM") == "+4.0 (-8.7 to 16.7)"
+    assert tables.recipe_difference(runs, tried, "pests", "OHEM") == "-"
 
 
 @laboratories

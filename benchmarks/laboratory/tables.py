@@ -16,7 +16,6 @@ from benchmarks.measure import listed, make_table, mean_and_deviation, number
 from benchmarks.provenance import made_by
 
 __all__ = [
-    "ap",
     "ap_by_seed",
     "background_errors",
     "best_settings",
@@ -29,6 +28,7 @@ __all__ = [
     "gain_of_iterations",
     "mean_difference",
     "mean_roi_losses",
+    "recipe_difference",
     "roi_loss",
     "settings_table",
     "stability_table",
@@ -322,14 +322,13 @@ def verdict(runs: pd.DataFrame, experiment: Experiment, recipe: str) -> str:
     return "not significantly different on any set"
 
 
-def ap(runs: pd.DataFrame, experiment: Experiment, dataset: str, recipe: str) -> str:
+def recipe_difference(runs: pd.DataFrame, experiment: Experiment, dataset: str, recipe: str) -> str:
     """
     Returns:
-        str: the mean AP of a recipe, "63.1 (3 seeds)".
+        str: the difference in AP of a recipe to the experiment's first one, "+4.0 (-8.7 to 16.7)".
     """
-    values = ap_by_seed(runs, experiment, dataset, experiment.variant(recipe))
-    seeds = "1 seed" if len(values) == 1 else f"{len(values)} seeds"
-    return f"{number(values.mean())} ({seeds})"
+    variant = experiment.variant(recipe)
+    return difference(runs, experiment, dataset, variant, experiment.variants[0]).text
 
 
 def gain_of_iterations(
