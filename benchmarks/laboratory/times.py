@@ -44,6 +44,8 @@ LEARNING_RATE = 1e-3
 # Steps begin after any warm-up, and an RPN that was not trained proposes as many boxes as it may.
 FIRST_ITERATION = 10**6
 
+Key = tuple[Any, ...]  # the values of KEY
+
 
 class Stepper:
     """
@@ -137,19 +139,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     reference = ("random", lab.rois)
     chosen = list(product(args.recipes or MAIN, args.rois or lab.tried_rois))
     recipes = list(dict.fromkeys([reference, *chosen]))
-    path = RESULTS / TIMES
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    recorded = {_key(x): x for x in map(json.loads, text.splitlines())}
+    recorded = _read_times()
     # An RPN leaves the same number of boxes of all photographs.
     for dataset in datasets if materials.has_proposals else datasets[:1]:
         measured = (args.laboratory, dataset if materials.has_proposals else ALL)
         if args.recipes or args.rois:
-            if (*measured, *reference) not in recorded:
-                raise InputError(
-                    f"{TIMES} has no time of random with {lab.rois} RoIs on {measured[1]} yet: "
-                    "measure without --recipes and --rois first."
-                )
-            scale = recorded[(*measured, *reference)]["ratio"]
+            scale = _recorded_ratio(recorded, (*measured, *reference))
         else:
             recorded = {k: x for k, x in recorded.items() if k[:2] != measured}
             scale = 1.0
@@ -159,13 +154,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 line = _line((*measured, *recipe), times, seconds[0], scale)
                 recorded[_key(line)] = line
                 print(*(f"{k} {v}" for k, v in list(line.items())[1:7]), sep=", ", flush=True)
-    with atomic_file(path) as file:
+    with atomic_file(RESULTS / TIMES) as file:
         file.write_text("".join(json.dumps(x) + "\n" for x in recorded.values()), encoding="utf-8")
 
 
-def _line(
-    key: tuple[Any, ...], times: list[float], reference: list[float], scale: float
-) -> dict[str, Any]:
+def _read_times() -> dict[Key, dict[str, Any]]:
+    path = RESULTS / TIMES
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return {_key(x): x for x in map(json.loads, text.splitlines())}
+
+
+def _recorded_ratio(recorded: dict[Key, dict[str, Any]], key: Key) -> float:
+    if key not in recorded:
+        _, dataset, recipe, rois = key
+        raise InputError(
+            f"{TIMES} has no time of {recipe} with {rois} RoIs on {dataset} yet: "
+            "measure without --recipes and --rois first."
+        )
+    return recorded[key]["ratio"]
+
+
+def _line(key: Key, times: list[float], reference: list[float], scale: float) -> dict[str, Any]:
     """
     Args:
         times, reference: the seconds of steps on the same images.
@@ -182,7 +191,7 @@ def _line(
     }
 
 
-def _key(line: dict[str, Any]) -> tuple[Any, ...]:
+def _key(line: dict[str, Any]) -> Key:
     return tuple(line[x] for x in KEY)
 
 
