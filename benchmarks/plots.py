@@ -29,35 +29,30 @@ def draw_differences(
     path: Path, xlabel: str, panels: Mapping[str, Mapping[str, Mapping[str, Difference]]]
 ) -> None:
     """
-    Draw a row of panels per detector and a column per recipe, with a row per dataset: a dot per
-    seed, their mean and its interval.
+    Draw a row of panels per detector, with a panel per recipe and in it a row per dataset: a dot
+    per seed, their mean and its interval.
 
     Args:
         path (Path): the PNG to write.
-        panels: by the titles of detector, recipe and dataset. All detectors have the same recipes.
+        panels: by the titles of detector, recipe and dataset.
     """
-    # Of each detector, in all columns, so that they share their labels.
+    # Of each detector, in all panels, so that they share their labels.
     datasets = [
-        list(dict.fromkeys(d for x in columns.values() for d in x)) for columns in panels.values()
+        list(dict.fromkeys(d for x in recipes.values() for d in x)) for recipes in panels.values()
     ]
-    counts = [len(x) for x in datasets]
+    heights = [0.36 * len(x) + 0.75 for x in datasets]
     num_columns = max(map(len, panels.values()))
-    figure = Figure((WIDTH, 0.9 + sum(0.36 * x + 0.45 for x in counts)), DPI, layout="constrained")
-    grid = figure.subplots(
-        len(panels),
-        num_columns,
-        squeeze=False,
-        sharex=True,
-        sharey="row",
-        height_ratios=counts,
-    )
-    for line, names, (detector, columns) in zip(grid, datasets, panels.items(), strict=True):
-        for ax, (recipe, rows) in zip(line, columns.items(), strict=True):
-            # Above a panel of the first row also the recipe, and in the first column the detector.
-            lines = [recipe] * (ax in grid[0]) + [detector if ax is line[0] else ""]
-            _finish(ax, "\n".join(lines))
+    figure = Figure((WIDTH, 0.6 + sum(heights)), DPI, layout="constrained")
+    rows = figure.subfigures(len(panels), height_ratios=heights, squeeze=False)[:, 0]
+    for row, names, (detector, recipes) in zip(rows, datasets, panels.items(), strict=True):
+        row.suptitle(detector, x=0.01, ha="left", fontsize=NORMAL, fontweight="bold")
+        axes = row.subplots(1, num_columns, squeeze=False, sharey=True)[0]
+        for ax in axes[len(recipes) :]:
+            ax.set_visible(False)
+        for ax, (recipe, compared) in zip(axes, recipes.items(), strict=False):
+            _finish(ax, recipe)
             ax.axvline(0, color="black", linewidth=1)
-            for dataset, x in rows.items():
+            for dataset, x in compared.items():
                 y = names.index(dataset)
                 color = SIGN_COLORS[x.sign]
                 dots = {"color": color, "alpha": 0.5, "markersize": 4}
@@ -69,6 +64,10 @@ def draw_differences(
             ax.tick_params(axis="y", length=0)
             ax.grid(axis="y", visible=False)
             ax.spines["left"].set_visible(False)
+    drawn = [ax for ax in figure.axes if ax.get_visible()]
+    limits = [x for ax in drawn for x in ax.get_xlim()]
+    for ax in drawn:
+        ax.set_xlim(min(limits), max(limits))
     figure.supxlabel(f"{xlabel}\n◆ mean with its 95 % interval    ● a seed", fontsize=NORMAL)
     _save(figure, path)
 
@@ -157,4 +156,4 @@ def _save(figure: Figure, path: Path) -> None:
     canvas.draw()
     image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     with atomic_file(path) as file:
-        image.quantize(128).save(file, "png", optimize=True)
+        image.quantize(256).save(file, "png", optimize=True)

@@ -18,6 +18,7 @@ from jinja2 import Environment, StrictUndefined
 from benchmarks.laboratory import tables
 from benchmarks.laboratory.experiments import experiments
 from benchmarks.laboratory.laboratories import LABORATORIES
+from benchmarks.laboratory.recipes import RECIPES
 from benchmarks.laboratory.results import read_runs
 from benchmarks.plots import draw_differences, draw_losses, draw_parts
 from benchmarks.provenance import RESULTS, ROOT
@@ -95,6 +96,14 @@ def draw_pictures(steps: pd.DataFrame, laboratories: dict[str, pd.DataFrame], fo
     differences = {
         LABORATORIES[k].title: tables.differences(x, experiments(k)["main"])
         for k, x in laboratories.items()
+    }
+    many = tables.differences(laboratories["fpn"], experiments("fpn")["many proposals, equal time"])
+    shown = {
+        "Random sampling, 256 proposals": "random",
+        "Background mining among 4 B": "background, pool 4, 1000 proposals",
+    }
+    differences[f"{LABORATORIES['fpn'].title}, 1,000 proposals"] = {
+        k: many[RECIPES[x].title] for k, x in shown.items() if RECIPES[x].title in many
     }
     xlabel = "difference in AP to random sampling at equal time"
     drawn = {k: x for k, x in differences.items() if x}
