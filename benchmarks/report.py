@@ -83,6 +83,7 @@ def template_values(
         "laboratory_changes": changes,
         "laboratory_difference": of_laboratory(tables.recipe_difference),
         "laboratory_errors": of_laboratory(tables.errors_table),
+        "laboratory_errors_verdict": of_laboratory(tables.errors_verdict),
         "laboratory_settings": of_laboratory(tables.settings_table),
         "laboratory_summary": of_laboratory(tables.summary_table),
         "laboratory_mean": of_laboratory(tables.mean_difference),

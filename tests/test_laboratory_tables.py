@@ -75,6 +75,8 @@ def test_errors_table_by_hand():
     assert [" ".join(x.split()) for x in table[2:]] == [expected]
     assert tables.background_errors(pd.DataFrame(lines), tried, "cards", "OHEM") == "6.0 of 18.0"
     assert tables.background_errors(pd.DataFrame(lines), tried, "pests", "OHEM") == "-"
+    verdict = tables.errors_verdict(pd.DataFrame(lines), tried, "OHEM")
+    assert verdict == "not significantly different on any set"
 
 
 def test_mean_roi_losses_by_hand():

@@ -23,6 +23,7 @@ __all__ = [
     "difference",
     "differences",
     "errors_table",
+    "errors_verdict",
     "experiment_tables",
     "foreground",
     "gain_of_iterations",
@@ -307,18 +308,44 @@ def verdict(runs: pd.DataFrame, experiment: Experiment, recipe: str) -> str:
         cats (+3.0) and cows (+2.0), and lower on none".
     """
     compared = _differences_of(runs, experiment, experiment.variant(recipe))
+    return _in_words(compared, "higher", "lower")
+
+
+def errors_verdict(runs: pd.DataFrame, experiment: Experiment, recipe: str) -> str:
+    """
+    Returns:
+        str: on which datasets the number of a recipe's wrong detections on background differs from
+        the first one's, where :func:`errors_table` counts them, "significantly smaller on
+        cats (-3.0), and larger on none".
+    """
+    first, other = experiment.variants[0], experiment.variant(recipe)
+    compared = {}
+    for dataset in experiment.datasets:
+        _, errors = _errors_at_recall(runs, experiment, dataset)
+        if errors and len(errors[first]) > 1:
+            compared[DATASETS[dataset].title] = paired_difference(
+                errors[other]["background"], errors[first]["background"]
+            )
+    return _in_words(compared, "larger", "smaller")
+
+
+def _in_words(compared: dict[str, Difference], above: str, below: str) -> str:
+    """
+    Args:
+        above, below: what a difference above 0 is, and one below.
+    """
     if not compared:
         return "not known yet: fewer than two seeds are recorded"
-    higher, lower = (
+    more, less = (
         listed([f"{_in_a_sentence(k)} ({x.mean_text})" for k, x in compared.items() if x.sign == y])
         for y in (1, -1)
     )
-    if higher and lower:
-        return f"significantly higher on {higher}, and lower on {lower}"
-    if higher:
-        return f"significantly higher on {higher}, and lower on none"
-    if lower:
-        return f"significantly lower on {lower}, and higher on none"
+    if more and less:
+        return f"significantly {above} on {more}, and {below} on {less}"
+    if more:
+        return f"significantly {above} on {more}, and {below} on none"
+    if less:
+        return f"significantly {below} on {less}, and {above} on none"
     return "not significantly different on any set"
 
 
