@@ -79,6 +79,25 @@ def test_errors_table_by_hand():
     assert verdict == "not significantly different on any set"
 
 
+def test_errors_verdict_by_hand():
+    tried = TRIED._replace(variants=(TRIED.variants[0], TRIED.variants[2]))
+    # Within a seed, 10 fewer on the cards, and 5 more on the insects.
+    counts = {("cards", "random"): 20, ("cards", "OHEM"): 10}
+    counts |= {("pests", "random"): 20, ("pests", "OHEM"): 25}
+    lines = [
+        line_of(
+            made,
+            40,
+            errors=dict.fromkeys(RECALLS)
+            | {"0.5": {"background": counts[made.dataset, made.recipe] + made.seed, "class": 3}},
+        )
+        for made in tried.runs()
+    ]
+    assert tables.errors_verdict(pd.DataFrame(lines), tried, "OHEM") == (
+        "significantly larger on insects on rice (+5.0), and smaller on playing cards (-10.0)"
+    )
+
+
 def test_mean_roi_losses_by_hand():
     losses = {("random", 1): 0.4, ("random", 2): 0.5, ("OHEM", 1): 0.3}
     lines = [
