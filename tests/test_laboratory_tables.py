@@ -321,4 +321,4 @@ def test_rate_of_all_rois_is_the_best_of_what_was_tried():
     best = tables.best_settings(runs, experiments("fast")["rate of all RoIs"])
     if not best:
         pytest.skip("no run is recorded yet")
-    assert best["random"] == (ALL_ROIS, ALL_ROIS_RATE)
+    assert best["all RoIs"] == (ALL_ROIS, ALL_ROIS_RATE)

@@ -246,7 +246,7 @@ def _of_fast(name: str) -> dict[str, Experiment]:
         # At half of the iterations: a step with all RoIs takes several times as long as the others.
         "rate of all RoIs": _experiment(
             name,
-            [Variant("random", ALL_ROIS, rate, factor=0.5) for rate in lab.tried_rates],
+            [Variant("all RoIs", ALL_ROIS, rate, factor=0.5) for rate in lab.tried_rates],
             [TUNING_SEED],
         ),
         "table 1": _experiment(
@@ -254,7 +254,7 @@ def _of_fast(name: str) -> dict[str, Experiment]:
             [
                 best(name, "random", "iterations", "bg_lo"),
                 best(name, "random", "iterations"),
-                Variant("random", ALL_ROIS, ALL_ROIS_RATE),
+                Variant("all RoIs", ALL_ROIS, ALL_ROIS_RATE),
                 best(name, "OHEM", "iterations"),
             ],
         ),

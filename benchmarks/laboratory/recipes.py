@@ -105,10 +105,16 @@ WITHOUT_NMS = {
     ),
 }
 
+# What random sampling draws from. All RoIs: with as many to train on as the largest image has.
+DRAWN_FROM = {
+    "bg_lo": Recipe("Random sampling, bg_lo .1", {"MODEL.ROI_HEADS.BG_LO": 0.1}, timed_as="random"),
+    "all RoIs": Recipe("All RoIs", {}),
+}
+
 RECIPES = {
     **MAIN,
     **WITHOUT_NMS,
-    "bg_lo": Recipe("Random sampling, bg_lo .1", {"MODEL.ROI_HEADS.BG_LO": 0.1}, timed_as="random"),
+    **DRAWN_FROM,
     **POOLED,
     **BACKGROUND_POOLED,
     **MANY_PROPOSALS,
