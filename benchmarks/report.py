@@ -54,8 +54,8 @@ def template_values(
         )
 
     def of_laboratory(table: Callable[..., str]) -> Callable[..., str]:
-        return lambda name, experiment, *others: table(
-            laboratories[name], experiments(name)[experiment], *others
+        return lambda name, experiment, *others, **fields: table(
+            laboratories[name], experiments(name)[experiment], *others, **fields
         )
 
     def changes(name: str, experiment: str, whole: str) -> str:
@@ -78,7 +78,6 @@ def template_values(
         "iterations": iterations,
         "background_errors": of_laboratory(tables.background_errors),
         "foreground": of_laboratory(tables.foreground),
-        "gain_of_iterations": of_laboratory(tables.gain_of_iterations),
         "laboratory": laboratory,
         "laboratory_changes": changes,
         "laboratory_difference": of_laboratory(tables.recipe_difference),

@@ -213,8 +213,15 @@ def test_times_of_chosen_recipes_are_measured_beside_the_recorded_ones(measured_
         ("fast", "bccd", "bg_lo", 128, 1.0),
         *before[:2],
     ]
+
+
+def test_times_need_the_reference_of_all_datasets_before_the_first_is_measured(
+    measured_times, capsys
+):
+    chosen = ["--datasets", "cards", "bccd", "--recipes", "bg_lo"]
     with pytest.raises(InputError, match="no time of random with 64 RoIs on bccd yet"):
-        measured_times(before[1:], *chosen)
+        measured_times([("fast", "cards", "random", 64, 0.5)], *chosen)
+    assert not capsys.readouterr().out  # no time
 
 
 def test_missing_boxes(monkeypatch, tmp_path):

@@ -121,7 +121,7 @@ def test_a_difference_of_almost_nothing():
     assert difference.text == "+0.0 (-0.4 to 0.3)"
 
 
-def test_gain_of_iterations_by_hand():
+def test_difference_of_a_variant_by_its_iterations():
     first = TRIED.variants[0]
     tried = TRIED._replace(variants=(first, first._replace(factor=0.5), first._replace(factor=2.0)))
     aps = {1.0: (40, 42), 0.5: (30, 30), 2.0: (43, 47)}
@@ -131,7 +131,7 @@ def test_gain_of_iterations_by_hand():
         for seed, ap in zip(tried.seeds, values, strict=True)
     ]
     # Differences of 3 and 5: the mean 4, and t = 12.706 times the standard error 1.
-    gain = tables.gain_of_iterations(pd.DataFrame(lines), tried, "cards", 2.0)
+    gain = tables.recipe_difference(pd.DataFrame(lines), tried, "cards", "random", factor=2.0)
     assert gain == "+4.0 (-8.7 to 16.7)"
 
 

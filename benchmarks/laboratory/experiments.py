@@ -88,12 +88,12 @@ class Experiment(NamedTuple):
         iterations = 10 * round(iterations / 10)
         return Run(self.laboratory, dataset, recipe, rois, learning_rate, iterations, seed)
 
-    def variant(self, recipe: str) -> Variant:
+    def variant(self, recipe: str, **fields: Any) -> Variant:
         """
         Returns:
-            Variant: the only one of a recipe.
+            Variant: the only one of a recipe with these fields.
         """
-        (variant,) = (x for x in self.variants if x.recipe == recipe)
+        (variant,) = (x for x in self.variants if x.recipe == recipe and x._replace(**fields) == x)
         return variant
 
     def runs(self) -> list[Run]:

@@ -4,6 +4,7 @@ What the recorded runs say, in numbers and tables.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -26,7 +27,6 @@ __all__ = [
     "errors_verdict",
     "experiment_tables",
     "foreground",
-    "gain_of_iterations",
     "mean_difference",
     "mean_roi_losses",
     "recipe_difference",
@@ -349,26 +349,18 @@ def _in_words(compared: dict[str, Difference], above: str, below: str) -> str:
     return "not significantly different on any set"
 
 
-def recipe_difference(runs: pd.DataFrame, experiment: Experiment, dataset: str, recipe: str) -> str:
-    """
-    Returns:
-        str: the difference in AP of a recipe to the experiment's first one, "+4.0 (-8.7 to 16.7)".
-    """
-    variant = experiment.variant(recipe)
-    return difference(runs, experiment, dataset, variant, experiment.variants[0]).text
-
-
-def gain_of_iterations(
-    runs: pd.DataFrame, experiment: Experiment, dataset: str, factor: float
+def recipe_difference(
+    runs: pd.DataFrame, experiment: Experiment, dataset: str, recipe: str, **fields: Any
 ) -> str:
     """
+    Args:
+        fields: of the variant, if the recipe has several.
+
     Returns:
-        str: the difference in AP between a recipe with so many times the iterations and the
-        experiment's first variant, "+3.2 (-2.5 to 8.9)".
+        str: the difference in AP to the experiment's first variant, "+4.0 (-8.7 to 16.7)".
     """
-    first = experiment.variants[0]
-    (longer,) = (x for x in experiment.variants if x == first._replace(factor=factor))
-    return difference(runs, experiment, dataset, longer, first).text
+    variant = experiment.variant(recipe, **fields)
+    return difference(runs, experiment, dataset, variant, experiment.variants[0]).text
 
 
 def foreground(runs: pd.DataFrame, experiment: Experiment, dataset: str, recipe: str) -> str:

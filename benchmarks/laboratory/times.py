@@ -141,17 +141,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     recipes = list(dict.fromkeys([reference, *chosen]))
     recorded = _read_times()
     # An RPN leaves the same number of boxes of all photographs.
-    for dataset in datasets if materials.has_proposals else datasets[:1]:
-        measured = (args.laboratory, dataset if materials.has_proposals else ALL)
-        if args.recipes or args.rois:
-            scale = _recorded_ratio(recorded, (*measured, *reference))
-        else:
-            recorded = {k: x for k, x in recorded.items() if k[:2] != measured}
-            scale = 1.0
+    names = {x: x for x in datasets} if materials.has_proposals else {datasets[0]: ALL}
+    keys = {dataset: (args.laboratory, name) for dataset, name in names.items()}
+    if args.recipes or args.rois:
+        scales = {k: _recorded_ratio(recorded, (*x, *reference)) for k, x in keys.items()}
+    else:
+        scales = dict.fromkeys(keys, 1.0)
+        recorded = {k: x for k, x in recorded.items() if k[:2] not in keys.values()}
+    for dataset, scale in scales.items():
         seconds = measure_steps(materials, dataset, recipes, args.rounds)
         for recipe, times in zip(recipes, seconds, strict=True):
             if recipe in chosen:
-                line = _line((*measured, *recipe), times, seconds[0], scale)
+                line = _line((*keys[dataset], *recipe), times, seconds[0], scale)
                 recorded[_key(line)] = line
                 print(*(f"{k} {v}" for k, v in list(line.items())[1:7]), sep=", ", flush=True)
     with atomic_file(RESULTS / TIMES) as file:
