@@ -304,11 +304,8 @@ def _of_fpn(name: str) -> dict[str, Experiment]:
             name,
             [
                 Variant(recipe, STABILITY_ROIS, mid_rate, factor=0.2)
-                for recipe in (
-                    "random, no clipping",
-                    "OHEM, no clipping",
-                    "OHEM, no clipping, growing share",
-                )
+                for recipe in UNCLIPPED
+                if recipe != "OHEM, no clipping, no warm-up"  # "stability" shows what it does
             ],
             SEEDS,
             lab.datasets,
