@@ -429,8 +429,8 @@ def settings_table(runs: pd.DataFrame, experiment: Experiment) -> str:
 def stability_table(runs: pd.DataFrame, experiment: Experiment) -> str:
     """
     Returns:
-        str: for each recipe and learning rate, how many runs collapsed, "1 of 6": those that
-        diverged, or ended below half of the AP of the experiment's first recipe with the same
+        str: for each recipe and learning rate, how many runs collapsed, "2 of 6, 1 diverged": those
+        that diverged, or ended below half of the AP of the experiment's first recipe with the same
         dataset, rate and seed. "-" where that diverged itself or is not recorded.
     """
     first = experiment.variants[0].recipe
@@ -439,15 +439,31 @@ def stability_table(runs: pd.DataFrame, experiment: Experiment) -> str:
     for recipe in dict.fromkeys(x.recipe for x in experiment.variants):
         row = {"recipe": RECIPES[recipe].title}
         for variant in (x for x in experiment.variants if x.recipe == recipe):
-            collapsed: list[bool] = []
-            for dataset in experiment.datasets:
-                beside = ap_by_seed(runs, experiment, dataset, reference[variant.learning_rate])
-                share = ap_by_seed(runs, experiment, dataset, variant) / beside[beside > 0]
-                collapsed += (share.dropna() < 0.5).tolist()
-            text = f"{sum(collapsed)} of {len(collapsed)}" if collapsed else "-"
+            compared = pd.concat(
+                _beside(runs, experiment, x, variant, reference[variant.learning_rate])
+                for x in experiment.datasets
+            )
+            num_collapsed = int((compared["AP"] < 0.5 * compared["AP beside"]).sum())
+            num_diverged = int(compared["diverged_at"].notna().sum())
+            text = f"{num_collapsed} of {len(compared)}" if len(compared) else "-"
+            if num_diverged:
+                text += f", {num_diverged} diverged"
             row[f"collapsed, rate {variant.learning_rate:g}"] = text
         rows.append(row)
     return make_table(rows)
+
+
+def _beside(
+    runs: pd.DataFrame, experiment: Experiment, dataset: str, variant: Variant, reference: Variant
+) -> pd.DataFrame:
+    """
+    Returns:
+        pd.DataFrame: the lines of a variant's runs beside which the reference did not diverge, with
+        its AP in the column "AP beside".
+    """
+    beside = ap_by_seed(runs, experiment, dataset, reference).rename("AP beside")
+    these = find_variant(runs, experiment, dataset, variant).set_index("seed")
+    return these.join(beside[beside > 0], how="inner")
 
 
 def best_settings(runs: pd.DataFrame, experiment: Experiment) -> dict[str, tuple[int, float]]:
