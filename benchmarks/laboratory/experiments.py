@@ -310,6 +310,15 @@ def _of_fpn(name: str) -> dict[str, Experiment]:
             SEEDS,
             lab.datasets,
         ),
+        # On the sets on which a run of "beginning" collapsed.
+        "whole training without clipping": _experiment(
+            name,
+            [
+                Variant(recipe, STABILITY_ROIS, mid_rate)
+                for recipe in ("random, no clipping", "OHEM, no clipping")
+            ],
+            datasets=("cards", "pests"),
+        ),
         "stability": _experiment(
             name,
             [
