@@ -116,6 +116,7 @@ def test_recipes_begin_with_the_same_weights_and_see_the_same_images(laboratory,
 def test_options_of_a_run():
     made = Run("fast", "cards", "OHEM, pool 4", 32, 0.02, 1000, 1)
     assert options_of(made) == {
+        "MODEL.OHEM.WARMUP_ITERS": 100,
         "MODEL.ROI_HEADS.NAME": "OHEMROIHeads",
         "MODEL.OHEM.FOREGROUND": "mined",
         "MODEL.OHEM.POOL_SIZE": 128,

@@ -104,6 +104,9 @@ class Experiment(NamedTuple):
 ALL_ROIS = 2048  # more than an image has
 ALL_ROIS_RATE = 0.01  # the best of the experiment "rate of all RoIs"
 STABILITY_ROIS = 64  # decided before SETTINGS
+# Before mining. The package's default is a tenth as well, but longer in short trainings: they would
+# hardly mine.
+MIN_WARMUP_ITERS = 50
 MANY_OBJECTS = ("cards", "bccd", "pcb")  # an image that lost all of its boxes is not trained on
 
 # Chosen before the first run; all of them are reported.
@@ -118,6 +121,7 @@ def options_of(run: Run) -> dict[str, Any]:
     """
     recipe = RECIPES[run.recipe]
     return {
+        "MODEL.OHEM.WARMUP_ITERS": max(MIN_WARMUP_ITERS, run.iterations // 10),
         **recipe.options,
         **({"MODEL.OHEM.POOL_SIZE": recipe.pool * run.rois} if recipe.pool else {}),
         "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": run.rois,
