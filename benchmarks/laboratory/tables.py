@@ -29,6 +29,7 @@ __all__ = [
     "foreground",
     "mean_difference",
     "mean_roi_losses",
+    "num_diverged",
     "recipe_difference",
     "roi_loss",
     "settings_table",
@@ -451,6 +452,15 @@ def stability_table(runs: pd.DataFrame, experiment: Experiment) -> str:
             row[f"collapsed, rate {variant.learning_rate:g}"] = text
         rows.append(row)
     return make_table(rows)
+
+
+def num_diverged(runs: pd.DataFrame, experiment: Experiment, dataset: str, recipe: str) -> str:
+    """
+    Returns:
+        str: how many of a recipe's runs diverged, "2 of 3".
+    """
+    these = find_variant(runs, experiment, dataset, experiment.variant(recipe))
+    return f"{these['diverged_at'].notna().sum()} of {len(these)}"
 
 
 def _beside(
