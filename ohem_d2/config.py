@@ -37,8 +37,8 @@ def add_ohem_config(cfg: CN) -> None:
 
     # Sample RoIs at random, as in detectron2, for this many iterations before mining starts: a box
     # head that begins at random can collapse if it is mined from the start. None: as long as the
-    # learning rate warms up (SOLVER.WARMUP_ITERS), and at least a tenth of the training. The
-    # paper, whose head begins with ImageNet's weights, has 0.
+    # learning rate warms up (SOLVER.WARMUP_ITERS), a tenth of the training or 150 iterations,
+    # whichever is longest. The paper, whose head begins with ImageNet's weights, has 0.
     _C.MODEL.OHEM.WARMUP_ITERS = None
 
     # Weight of the box regression loss in the ranking, on top of its weight in training

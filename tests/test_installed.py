@@ -192,6 +192,7 @@ def test_from_proposals_to_the_table_of_test_time_options(run, tmp_path):
         *("MODEL.DEVICE", "cpu", "DATASETS.TRAIN", "('voc:clutter:train',)"),
         *("DATASETS.TEST", "('voc:clutter:test',)", "SOLVER.MAX_ITER", "2", "SOLVER.STEPS", "()"),
         *("DATALOADER.NUM_WORKERS", "0", "OUTPUT_DIR", "output/ohem"),
+        *("MODEL.OHEM.WARMUP_ITERS", "0"),
     ]
     config = "demo/fast_rcnn_VGG16_ohem.yaml"
     run(*command, "train", "--config-file", config, *options)

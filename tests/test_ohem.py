@@ -231,8 +231,10 @@ def test_the_warm_up_is_the_training_of_the_parent_class(family):
     assert modes == [True, True, False, True, False, True]
 
 
-@pytest.mark.parametrize("lr_warmup, max_iter, expected", [(50, 700, 70), (1000, 5000, 1000)])
-def test_the_default_warm_up_is_that_of_the_learning_rate_or_a_tenth(lr_warmup, max_iter, expected):
+@pytest.mark.parametrize(
+    "lr_warmup, max_iter, expected", [(50, 7000, 700), (1000, 5000, 1000), (50, 700, 150)]
+)
+def test_the_default_warm_up_is_the_longest_of_three(lr_warmup, max_iter, expected):
     cfg = heads_config(SOLVER__WARMUP_ITERS=lr_warmup, SOLVER__MAX_ITER=max_iter)
     cfg.MODEL.OHEM.WARMUP_ITERS = None
     assert build_heads(cfg).ohem_warmup_iters == expected

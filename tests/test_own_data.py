@@ -29,7 +29,7 @@ SMALL = [
     *("MODEL.ROI_BOX_HEAD.FC_DIM", "16", "MODEL.RPN.POST_NMS_TOPK_TRAIN", "100"),
     *("INPUT.MIN_SIZE_TRAIN", "(96,)", "INPUT.MIN_SIZE_TEST", "96", "DATALOADER.NUM_WORKERS", "0"),
     *("SOLVER.WARMUP_ITERS", "1", "SOLVER.MAX_ITER", "4", "SOLVER.STEPS", "(3,)"),
-    *("VIS_PERIOD", "2"),
+    *("VIS_PERIOD", "2", "MODEL.OHEM.WARMUP_ITERS", "1"),
     *("SOLVER.BASE_LR", "1e-6"),  # random weights, without a seed, must not diverge
 ]
 

@@ -378,6 +378,7 @@ def test_fast_rcnn_on_proposals(datasets, tmp_path, monkeypatch):
         compute_proposals.main()
         options += [f"DATASETS.PROPOSAL_FILES_{key}", f"('{file}',)"]
     options += ["SOLVER.MAX_ITER", "2", "SOLVER.STEPS", "()", "INPUT.MIN_SIZE_TRAIN", "(96,)"]
+    options += ["MODEL.OHEM.WARMUP_ITERS", "0"]
     options += ["INPUT.MIN_SIZE_TEST", "96", "MODEL.ROI_BOX_HEAD.FC_DIMS", "[8, 8]"]
     config = str(ROOT / "configs/demo/fast_rcnn_VGG16_ohem.yaml")
 
