@@ -87,7 +87,7 @@ def template_values(
         "laboratory_summary": of_laboratory(tables.summary_table),
         "laboratory_mean": of_laboratory(tables.mean_difference),
         "laboratory_verdict": of_laboratory(tables.verdict),
-        "num_diverged": of_laboratory(tables.num_diverged),
+        "diverged": of_laboratory(tables.diverged),
         "roi_loss": of_laboratory(tables.roi_loss),
         "collapsed": of_laboratory(tables.stability_table),
     }

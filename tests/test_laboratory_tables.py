@@ -162,7 +162,7 @@ def test_collapsed_runs_by_hand():
     collapsed = [["Random sampling", "0 of 3", "-"], ["OHEM", "2 of 3, 1 diverged", "-"]]
     assert rows[2:] == collapsed
     at_one_rate = tried._replace(variants=(variants[0], variants[2]))
-    assert tables.num_diverged(runs, at_one_rate, "pests", "OHEM") == "1 of 2"
+    assert tables.diverged(runs, at_one_rate, "pests", "OHEM") == "1 of 2"
 
 
 def test_best_settings_by_hand():

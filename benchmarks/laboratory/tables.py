@@ -23,13 +23,13 @@ __all__ = [
     "changes_table",
     "difference",
     "differences",
+    "diverged",
     "errors_table",
     "errors_verdict",
     "experiment_tables",
     "foreground",
     "mean_difference",
     "mean_roi_losses",
-    "num_diverged",
     "recipe_difference",
     "roi_loss",
     "settings_table",
@@ -454,7 +454,7 @@ def stability_table(runs: pd.DataFrame, experiment: Experiment) -> str:
     return make_table(rows)
 
 
-def num_diverged(runs: pd.DataFrame, experiment: Experiment, dataset: str, recipe: str) -> str:
+def diverged(runs: pd.DataFrame, experiment: Experiment, dataset: str, recipe: str) -> str:
     """
     Returns:
         str: how many of a recipe's runs diverged, "2 of 3".

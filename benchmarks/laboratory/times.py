@@ -141,8 +141,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     recipes = list(dict.fromkeys([reference, *chosen]))
     recorded = _read_times()
     # An RPN leaves the same number of boxes of all photographs.
-    names = {x: x for x in datasets} if materials.has_proposals else {datasets[0]: ALL}
-    keys = {dataset: (args.laboratory, name) for dataset, name in names.items()}
+    if materials.has_proposals:
+        keys = {x: (args.laboratory, x) for x in datasets}
+    else:
+        keys = {datasets[0]: (args.laboratory, ALL)}
     if args.recipes or args.rois:
         scales = {k: _recorded_ratio(recorded, (*x, *reference)) for k, x in keys.items()}
     else:
