@@ -16,7 +16,7 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
 from benchmarks.laboratory import tables
-from benchmarks.laboratory.experiments import experiments
+from benchmarks.laboratory.experiments import SETTINGS, experiments
 from benchmarks.laboratory.laboratories import LABORATORIES
 from benchmarks.laboratory.recipes import RECIPES
 from benchmarks.laboratory.results import read_runs
@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "docs", help="the folder to write to")
     args = parser.parse_args(arguments)
     steps = step_time.read_steps(args.results)
-    laboratories = {x: read_runs(args.results, x) for x in LABORATORIES}
+    laboratories = {x: read_runs(args.results, x) for x in SETTINGS}
     for lines, command in (
         (steps, "step_time.run"),
         *((x, f"laboratory.compare {name}") for name, x in laboratories.items()),

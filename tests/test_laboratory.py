@@ -2,6 +2,7 @@
 The laboratories: what they compare is comparable, they run, and go on where they were stopped.
 """
 
+import argparse
 import json
 import subprocess
 from pathlib import Path
@@ -10,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torchvision
-from conftest import build_heads, heads_config, make_inputs, make_voc, train_step
+from conftest import build_heads, flat, heads_config, make_inputs, make_voc, train_step
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import ROI_HEADS_REGISTRY, build_model
@@ -105,7 +106,7 @@ def test_recipes_begin_with_the_same_weights_and_see_the_same_images(laboratory,
         "OHEM, no clipping, growing share",
         "OHEM, smooth L1",
     ):
-        if recipe == "bg_lo" and laboratory == "fpn":
+        if recipe == "bg_lo" and laboratory != "fast":
             continue  # its config has detectron2's own heads
         other, other_images = initial(recipe)
         assert images == other_images
@@ -356,8 +357,10 @@ def make_lab(monkeypatch, tmp_path, ratios):
 
     def make_lab(*arguments):
         output = ["--output", str(tmp_path / "output"), "--data", str(tmp_path)]
-        compare.main(["fpn", *output, "--classifier", "unused", *arguments])
+        compare.main(["fpn", *output, "--classifier", str(classifier), *arguments])
 
+    classifier = tmp_path / "classifier.pth"
+    classifier.touch()
     folder = tmp_path / "cards/ImageSets/Main"
     folder.mkdir(parents=True)
     for split in ("train", "val", "test"):
@@ -428,21 +431,46 @@ def test_bad_input(arguments, message, make_lab):
         make_lab(*arguments)
 
 
-def test_a_classifier_that_is_not_there(tmp_path):
+def prepared(laboratory, classifier, folder):
+    parser = argparse.ArgumentParser()
+    prepare.add_arguments(parser)
+    options = ["--data", str(SHARED), "--classifier", str(classifier), "--output", str(folder)]
+    return prepare.prepare(parser.parse_args([laboratory, *options]), [])
+
+
+@laboratories
+def test_a_classifier_that_is_not_there(laboratory, tmp_path):
     with pytest.raises(InputError, match=r"no.pth is not a file"):
-        prepare.convert_classifier("unused", tmp_path / "no.pth", tmp_path / "backbone.pth")
+        prepared(laboratory, tmp_path / "no.pth", tmp_path)
+
+
+def test_r50_is_detectron2s_config_at_half_the_width():
+    ours = dict(flat(load_config(str(CONFIGS / LABORATORIES["r50"].config))))
+    zoos = dict(flat(load_config("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml")))
+    assert {k: x for k, x in ours.items() if x != zoos[k]} == {
+        # Half of 256 and of 64.
+        "MODEL.RESNETS.RES2_OUT_CHANNELS": 128,
+        "MODEL.RESNETS.WIDTH_PER_GROUP": 32,
+        "MODEL.PIXEL_MEAN": [104.0, 117.0, 123.0],
+        "INPUT.MIN_SIZE_TRAIN": (224,),
+        "INPUT.MIN_SIZE_TEST": 224,
+        "SOLVER.IMS_PER_BATCH": 2,
+        "SOLVER.BASE_LR": 0.0025,  # .02 * 2 / 16
+        "SOLVER.WARMUP_ITERS": 100,
+        "DATALOADER.NUM_WORKERS": 0,
+        # Each run sets them.
+        **{"MODEL.WEIGHTS": "", "DATASETS.TRAIN": (), "DATASETS.TEST": ()},
+        **{"SOLVER.MAX_ITER": 40000, "SOLVER.STEPS": (30000,)},
+        "MODEL.ROI_MASK_HEAD.NUM_CONV": 0,  # there are no masks
+    }
 
 
 @pytest.fixture
 def run_on_photographs(monkeypatch, tmp_path):
     monkeypatch.setattr(run, "NUM_IMAGES", 3)
 
-    def make(made):
-        backbone = tmp_path / "backbone.pth"
-        config_file = str(CONFIGS / LABORATORIES[made.laboratory].config)
-        classifier = SHARED / "weights/mobilenet_v2_features.pth"
-        prepare.convert_classifier(config_file, classifier, backbone)
-        materials = prepare.Materials(made.laboratory, SHARED, "train", "val", backbone, tmp_path)
+    def make(made, classifier):
+        materials = prepared(made.laboratory, SHARED / "weights" / classifier, tmp_path)
         output = tmp_path / "run"
         arguments = ["--trial", "--materials", materials.to_json(), "--output", str(output)]
         monkeypatch.setattr("sys.argv", ["run.py", *arguments, json.dumps(made)])
@@ -457,7 +485,7 @@ def run_on_photographs(monkeypatch, tmp_path):
 @pytest.mark.parametrize("dataset", ["cards", without_some_boxes("cards")])
 def test_a_run_on_photographs(dataset, run_on_photographs, tmp_path):
     made = Run("fpn", dataset, "OHEM, no clipping, no warm-up", 32, 0.001, 20, 2)
-    result = run_on_photographs(made)
+    result = run_on_photographs(made, "mobilenet_v2_features.pth")
     assert Run(*(result[x] for x in Run._fields)) == made
     assert result["options"]["MODEL.OHEM.WARMUP_ITERS"] == 0
     assert 0 <= result["AP"] <= result["AP50"] <= 100
@@ -468,14 +496,30 @@ def test_a_run_on_photographs(dataset, run_on_photographs, tmp_path):
     assert result["mean_roi_loss"] != result["mean_test_roi_loss"]
     assert set(result["errors"]) == set(errors.RECALLS)
     assert 0 < result["foreground_share"] < 0.5 and 100 < result["num_rois"] < 600
-    assert any((tmp_path / "frozen_stages").iterdir())
+    assert any((tmp_path / "fpn/frozen_stages").iterdir())
     assert {"commit", "machine", "torch", "detectron2", "date"} <= set(result)
 
 
 @needs_photographs
 @pytest.mark.slow
+def test_a_run_of_detectron2s_own_backbone(run_on_photographs, tmp_path):
+    made = Run("r50", "pests", "background, pool 4", 128, 0.0025, 10, 2)
+    weights = "thin_resnet50_opennsfw_d2.pth"
+    result = run_on_photographs(made, weights)
+    assert result["options"]["MODEL.OHEM.WARMUP_ITERS"] == 150
+    assert result["AP"] >= 0 and result["diverged_at"] is None
+    # The weights were found: those of a frozen stage are still the file's.
+    trained = torch.load(tmp_path / "run/model_final.pth", weights_only=True)["model"]
+    given = torch.load(SHARED / "weights" / weights, weights_only=True)["model"]
+    name = "res2.0.conv1.weight"
+    assert torch.equal(trained[f"backbone.bottom_up.{name}"], given[name])
+
+
+@needs_photographs
+@pytest.mark.slow
 def test_a_run_that_diverges_is_a_result(run_on_photographs):
-    result = run_on_photographs(Run("fpn", "cards", "random, no clipping", 32, 1e30, 20, 2))
+    made = Run("fpn", "cards", "random, no clipping", 32, 1e30, 20, 2)
+    result = run_on_photographs(made, "mobilenet_v2_features.pth")
     assert result["AP"] is None and result["errors"] is None
     assert 0 < result["diverged_at"] < 20
 
@@ -539,7 +583,7 @@ def test_errors_at_recalls_by_hand(voc, tmp_path):
     }
 
 
-@laboratories
+@pytest.mark.parametrize("laboratory", [k for k, x in LABORATORIES.items() if x.classifier])
 def test_frozen_stages_are_remembered(laboratory, tmp_path, monkeypatch):
     cfg = load_config(str(CONFIGS / LABORATORIES[laboratory].config))
     cfg.MODEL.WEIGHTS = str(tmp_path / "backbone.pth")

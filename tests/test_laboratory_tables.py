@@ -6,7 +6,7 @@ import json
 
 import pandas as pd
 import pytest
-from laboratory_runs import laboratories, line_of
+from laboratory_runs import line_of
 
 from benchmarks import provenance
 from benchmarks.laboratory import tables
@@ -308,7 +308,7 @@ def test_recipe_difference_by_hand():
     assert tables.recipe_difference(runs, tried, "pests", "OHEM") == "-"
 
 
-@laboratories
+@pytest.mark.parametrize("laboratory", SETTINGS)
 def test_settings_are_the_best_of_what_was_tried(laboratory):
     runs = read_runs(provenance.RESULTS, laboratory)
     if runs.empty:

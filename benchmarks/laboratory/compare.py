@@ -10,7 +10,8 @@ over, because a resumed one would see its images in another order.
 
 DATA holds a folder per dataset, in the layout of PASCAL VOC; benchmarks/laboratory/laboratories.py
 says where to get them. The classifier is torchvision's mobilenet_v2 or, for the laboratory "fast",
-squeezenet1_0, trained on ImageNet with the input of the laboratory's config.
+squeezenet1_0, trained on ImageNet with the input of the laboratory's config. For "r50" it is a
+checkpoint of detectron2's ResNet-50 with RES2_OUT_CHANNELS 128 and WIDTH_PER_GROUP 32.
 """
 
 import argparse

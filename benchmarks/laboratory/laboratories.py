@@ -1,5 +1,5 @@
 """
-The laboratories: two small detectors, and the photographs that they are trained and tested on.
+The laboratories: small detectors, and the photographs that they are trained and tested on.
 """
 
 from typing import NamedTuple, Optional
@@ -30,16 +30,22 @@ class Dataset(NamedTuple):
 class Laboratory(NamedTuple):
     title: str
     config: str  # in configs/, with random sampling
-    classifier: str  # of torchvision, trained on ImageNet: its features are the backbone
+    # Of torchvision, trained on ImageNet: its features are the backbone. None: detectron2's own
+    # backbone, and weights with its names.
+    classifier: Optional[str]
     classifier_std: Optional[float]  # that it divides images by. None: the config's PIXEL_STD
     datasets: tuple[str, ...]  # of DATASETS
-    tuned_on: tuple[str, ...]  # those that decide the settings of each recipe
     # Of random sampling with so many RoIs per image to train on. Its time is equal time.
     iterations: int
     rois: int
+    # Mining begins after a tenth of the iterations, and at least so many. The package's default is
+    # 150: trainings of a few hundred would hardly mine.
+    min_warmup_iters: int
     tried_rois: tuple[int, ...]
-    tried_rates: tuple[float, ...]
-    tuning_factor: float  # of the iterations, to choose the settings with
+    # How each recipe's settings are chosen. Empty: they are those of the config.
+    tuned_on: tuple[str, ...] = ()
+    tried_rates: tuple[float, ...] = ()
+    tuning_factor: float = 1.0  # of the iterations
 
 
 _PHOTOGRAPHS = {
@@ -114,12 +120,12 @@ LABORATORIES = {
         "squeezenet1_0",
         1.0,
         tuple(_PHOTOGRAPHS),
-        tuned_on=("cards", "pests"),
         iterations=1600,
         rois=64,
+        min_warmup_iters=50,
         tried_rois=(32, 64, 128),
+        tuned_on=("cards", "pests"),
         tried_rates=(0.005, 0.01, 0.02),
-        tuning_factor=1.0,
     ),
     # Today's: an RPN, feature pyramid, and L1 box loss.
     "fpn": Laboratory(
@@ -128,11 +134,24 @@ LABORATORIES = {
         "mobilenet_v2",
         None,
         tuple(_PHOTOGRAPHS),
-        tuned_on=("cards", "carplates"),
         iterations=1600,
         rois=32,
+        min_warmup_iters=50,
         tried_rois=(32, 64, 128),
+        tuned_on=("cards", "carplates"),
         tried_rates=(0.0025, 0.005, 0.01),  # random sampling diverges at .02
         tuning_factor=0.677,  # 1,080 iterations of random sampling with 32 RoIs
+    ),
+    # What users have: detectron2's own R50-FPN config, and mining by its keys alone.
+    "r50": Laboratory(
+        "Faster R-CNN, R50-FPN of half width",
+        "benchmarks/faster_rcnn_half_R50_FPN.yaml",
+        None,
+        None,
+        ("pests",),
+        iterations=600,
+        rois=512,
+        min_warmup_iters=150,
+        tried_rois=(128, 512),
     ),
 }

@@ -119,20 +119,25 @@ def prepare(args: argparse.Namespace, datasets: Sequence[str]) -> Materials:
     Raises:
         InputError: if something is missing.
     """
+    lab = LABORATORIES[args.laboratory]
     folder = args.output.resolve() / args.laboratory
+    if not args.classifier.is_file():
+        raise InputError(f"--classifier {args.classifier} is not a file.")
     materials = Materials(
         args.laboratory,
         args.data.resolve(),
         args.train_split,
         args.test_split,
-        folder / "backbone.pth",
+        folder / "backbone.pth" if lab.classifier else args.classifier.resolve(),
         args.proposals.resolve(),
     )
     for dataset in datasets:
         check_data(dataset, materials.data, (args.train_split, args.test_split))
     folder.mkdir(parents=True, exist_ok=True)
-    std = LABORATORIES[args.laboratory].classifier_std
-    convert_classifier(materials.config, args.classifier, materials.backbone, std)
+    if lab.classifier:
+        convert_classifier(
+            materials.config, args.classifier, materials.backbone, lab.classifier_std
+        )
     if materials.has_proposals:
         for dataset in datasets:
             materials.make_proposals(dataset, args.jobs)
@@ -153,8 +158,6 @@ def convert_classifier(
     Raises:
         InputError: if it is not the file of such a classifier.
     """
-    if not classifier.is_file():
-        raise InputError(f"--classifier {classifier} is not a file.")
     with TemporaryDirectory(dir=weights.parent) as folder:
         converted = Path(folder) / "unscaled.pth"
         with redirect_stdout(io.StringIO()):  # the list of all tensors

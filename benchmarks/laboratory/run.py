@@ -164,9 +164,10 @@ def main() -> None:
         require_clean_commit()
     origin = provenance()  # before files are edited while it runs
     run, materials = args.run, args.materials
+    remembering = {"MODEL.BACKBONE.NAME": "build_remembering_backbone"}
     shared = {
         **materials.options(run.dataset),
-        "MODEL.BACKBONE.NAME": "build_remembering_backbone",
+        **(remembering if LABORATORIES[run.laboratory].classifier else {}),
         "OUTPUT_DIR": str(args.output),
         "SEED": run.seed,
         "SOLVER.CHECKPOINT_PERIOD": max(run.iterations // NUM_CHECKPOINTS, 1),
