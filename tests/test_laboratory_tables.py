@@ -98,6 +98,20 @@ def test_errors_verdict_by_hand():
     )
 
 
+def test_background_errors_of_a_variant_by_its_rois():
+    tried = TRIED._replace(datasets=("cards",), variants=TRIED.variants[:2], seeds=(1, 2))
+    counts = {64: {"background": 7, "class": 3}, 128: {"background": 2, "class": 1}}
+    lines = [
+        line_of(made, 40, errors=dict.fromkeys(RECALLS) | {"0.5": counts[made.rois]})
+        for made in tried.runs()
+    ]
+    found = [
+        tables.background_errors(pd.DataFrame(lines), tried, "cards", "random", rois=rois)
+        for rois in (64, 128)
+    ]
+    assert found == ["7.0 of 10.0", "2.0 of 3.0"]
+
+
 def test_mean_roi_losses_by_hand():
     losses = {("random", 1): 0.4, ("random", 2): 0.5, ("OHEM", 1): 0.3}
     lines = [
@@ -239,6 +253,7 @@ def test_summary_by_hand():
         ["Mean over all", "2", "30.5 ± 0.7", "-"],
     ]
     assert tables.mean_difference(runs, tried, "OHEM") == "-"
+    assert tables.mean_ap(runs, tried, "random") == "30.5 ± 0.7"
 
 
 def test_changes_by_hand():
@@ -267,14 +282,20 @@ def test_changes_by_hand():
 def test_verdict_by_hand():
     tried = TRIED._replace(variants=TRIED.variants[:1] + TRIED.variants[2:3], seeds=(1, 2, 3))
 
-    def verdict(**aps):
+    def recorded(aps):
         lines = [
             line_of(tried.run(dataset, variant, seed), ap)
             for dataset, pair in aps.items()
             for variant, values in zip(tried.variants, pair, strict=True)
             for seed, ap in zip(tried.seeds, values, strict=False)
         ]
-        return tables.verdict(pd.DataFrame(lines), tried, "OHEM")
+        return pd.DataFrame(lines)
+
+    def verdict(**aps):
+        return tables.verdict(recorded(aps), tried, "OHEM")
+
+    def tally(**aps):
+        return tables.tally(recorded(aps), tried, "OHEM")
 
     # Differences of 5, 5 and 6 are far from 0; of 4 and -2 they are not.
     higher, lower = ((40, 41, 42), (45, 46, 48)), ((45, 46, 48), (40, 41, 42))
@@ -290,6 +311,9 @@ def test_verdict_by_hand():
     )
     assert verdict(cards=alike, pests=alike) == "not significantly different on any set"
     assert verdict(cards=((45,), (40,))).startswith("not known yet")
+    assert tally(cards=higher, pests=alike) == "higher on 1 of 2 sets, lower on 0"
+    assert tally(cards=lower, pests=lower) == "higher on 0 of 2 sets, lower on 2"
+    assert tally(cards=lower, pests=((45,), (40,))) == "higher on 0 of 1 sets, lower on 1"
 
 
 def test_sentences_by_hand():

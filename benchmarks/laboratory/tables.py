@@ -28,6 +28,7 @@ __all__ = [
     "errors_verdict",
     "experiment_tables",
     "foreground",
+    "mean_ap",
     "mean_difference",
     "mean_roi_losses",
     "recipe_difference",
@@ -35,6 +36,7 @@ __all__ = [
     "settings_table",
     "stability_table",
     "summary_table",
+    "tally",
     "verdict",
 ]
 
@@ -77,6 +79,14 @@ def mean_ap_by_seed(runs: pd.DataFrame, experiment: Experiment, variant: Variant
     """
     aps = [ap_by_seed(runs, experiment, x, variant) for x in experiment.datasets]
     return (sum(aps) / len(aps)).dropna()
+
+
+def mean_ap(runs: pd.DataFrame, experiment: Experiment, recipe: str) -> str:
+    """
+    Returns:
+        str: the mean AP over the datasets, its mean and deviation over the seeds, "40.7 ± 0.4".
+    """
+    return mean_and_deviation(mean_ap_by_seed(runs, experiment, experiment.variant(recipe)))
 
 
 def mean_difference(runs: pd.DataFrame, experiment: Experiment, recipe: str) -> str:
@@ -261,8 +271,13 @@ def errors_table(runs: pd.DataFrame, experiment: Experiment) -> str:
     return make_table(rows) if rows else "No run is recorded yet."
 
 
-def background_errors(runs: pd.DataFrame, experiment: Experiment, dataset: str, recipe: str) -> str:
+def background_errors(
+    runs: pd.DataFrame, experiment: Experiment, dataset: str, recipe: str, **fields: Any
+) -> str:
     """
+    Args:
+        fields: of the variant, if the recipe has several.
+
     Returns:
         str: how many of a recipe's wrong detections are on background, where :func:`errors_table`
         counts them, "3.7 of 119.3".
@@ -270,7 +285,7 @@ def background_errors(runs: pd.DataFrame, experiment: Experiment, dataset: str, 
     _, errors = _errors_at_recall(runs, experiment, dataset)
     if not errors:
         return "-"
-    counts = errors[experiment.variant(recipe)]
+    counts = errors[experiment.variant(recipe, **fields)]
     return f"{number(counts['background'].mean())} of {number(counts.sum(axis=1).mean())}"
 
 
@@ -310,6 +325,18 @@ def verdict(runs: pd.DataFrame, experiment: Experiment, recipe: str) -> str:
     """
     compared = _differences_of(runs, experiment, experiment.variant(recipe))
     return _in_words(compared, "higher", "lower")
+
+
+def tally(runs: pd.DataFrame, experiment: Experiment, recipe: str) -> str:
+    """
+    Returns:
+        str: on how many datasets a recipe's AP differs significantly from the first one's, "higher
+        on 3 of 6 sets, lower on 1".
+    """
+    compared = _differences_of(runs, experiment, experiment.variant(recipe))
+    signs = [x.sign for x in compared.values()]
+    higher, lower = signs.count(1), signs.count(-1)
+    return f"higher on {higher} of {len(signs)} sets, lower on {lower}"
 
 
 def errors_verdict(runs: pd.DataFrame, experiment: Experiment, recipe: str) -> str:
