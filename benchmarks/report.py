@@ -20,6 +20,7 @@ from benchmarks.laboratory.experiments import SETTINGS, experiments
 from benchmarks.laboratory.laboratories import LABORATORIES
 from benchmarks.laboratory.recipes import RECIPES
 from benchmarks.laboratory.results import read_runs
+from benchmarks.laboratory.step_ratios import ALL, step_ratio
 from benchmarks.plots import draw_differences, draw_losses, draw_parts
 from benchmarks.provenance import RESULTS, ROOT
 from benchmarks.step_time import tables as step_time
@@ -84,6 +85,9 @@ def template_values(
         "laboratory_errors": of_laboratory(tables.errors_table),
         "laboratory_errors_verdict": of_laboratory(tables.errors_verdict),
         "laboratory_settings": of_laboratory(tables.settings_table),
+        "laboratory_step_ratio": lambda name, recipe, rois: (
+            f"{step_ratio(name, ALL, recipe, rois):.2f}"
+        ),
         "laboratory_summary": of_laboratory(tables.summary_table),
         "laboratory_tally": of_laboratory(tables.tally),
         "laboratory_mean": of_laboratory(tables.mean_difference),
@@ -97,8 +101,8 @@ def template_values(
 
 def draw_pictures(steps: pd.DataFrame, laboratories: dict[str, pd.DataFrame], folder: Path) -> None:
     differences = {
-        LABORATORIES[k].title: tables.differences(x, experiments(k)["main"])
-        for k, x in laboratories.items()
+        LABORATORIES[k].title: tables.differences(laboratories[k], experiments(k)["main"])
+        for k in SETTINGS
     }
     many = tables.differences(laboratories["fpn"], experiments("fpn")["many proposals, equal time"])
     shown = {
@@ -125,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "docs", help="the folder to write to")
     args = parser.parse_args(arguments)
     steps = step_time.read_steps(args.results)
-    laboratories = {x: read_runs(args.results, x) for x in SETTINGS}
+    laboratories = {x: read_runs(args.results, x) for x in LABORATORIES}
     for lines, command in (
         (steps, "step_time.run"),
         *((x, f"laboratory.compare {name}") for name, x in laboratories.items()),

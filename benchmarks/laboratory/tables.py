@@ -81,12 +81,16 @@ def mean_ap_by_seed(runs: pd.DataFrame, experiment: Experiment, variant: Variant
     return (sum(aps) / len(aps)).dropna()
 
 
-def mean_ap(runs: pd.DataFrame, experiment: Experiment, recipe: str) -> str:
+def mean_ap(runs: pd.DataFrame, experiment: Experiment, recipe: str, **fields: Any) -> str:
     """
+    Args:
+        fields: of the variant, if the recipe has several.
+
     Returns:
         str: the mean AP over the datasets, its mean and deviation over the seeds, "40.7 ± 0.4".
     """
-    return mean_and_deviation(mean_ap_by_seed(runs, experiment, experiment.variant(recipe)))
+    variant = experiment.variant(recipe, **fields)
+    return mean_and_deviation(mean_ap_by_seed(runs, experiment, variant))
 
 
 def mean_difference(runs: pd.DataFrame, experiment: Experiment, recipe: str) -> str:
