@@ -334,12 +334,12 @@ def _of_fpn(name: str) -> dict[str, Experiment]:
 
 
 def _of_r50(name: str) -> dict[str, Experiment]:
-    rois, few = LABORATORIES[name].rois, 128
+    few, many = LABORATORIES[name].tried_rois
     return {
         "by config alone": _experiment(
             name,
             [
-                Variant("random", rois, R50_RATE),
+                Variant("random", many, R50_RATE),
                 Variant("OHEM", few, R50_RATE),
                 Variant("background, pool 4", few, R50_RATE),
                 Variant("random", few, R50_RATE),

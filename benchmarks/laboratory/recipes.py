@@ -80,7 +80,7 @@ RANKINGS = {
     )
 }
 
-# Both laboratories clip gradients. Without: what else keeps mining from killing a head.
+# The laboratories of SETTINGS clip gradients. Without: what else keeps mining from killing a head.
 UNCLIPPED = {
     f"{name}, no clipping{change}": Recipe(
         f"{MAIN[name].title}, no clipping{change}",
