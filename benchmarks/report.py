@@ -115,7 +115,7 @@ def draw_pictures(steps: pd.DataFrame, laboratories: dict[str, pd.DataFrame], fo
     xlabel = "difference in AP to random sampling at equal time"
     drawn = {k: x for k, x in differences.items() if x}
     draw_differences(folder / "results_main.png", xlabel, drawn)
-    losses = tables.mean_roi_losses(laboratories["fast"], experiments("fast")["equal iterations"])
+    losses = tables.mean_roi_losses(laboratories["fast"], experiments("fast")["table 1"])
     draw_losses(folder / "results_mean_roi_loss.png", losses)
     whole = steps[(steps["kind"] == "step") & (steps["pool_size"] == 0)]
     draw_parts(folder / "results_step_time.png", whole)

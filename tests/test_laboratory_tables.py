@@ -125,7 +125,7 @@ def test_mean_roi_losses_by_hand():
         ["OHEM", 400, 0.3],
     ]
     compared = TRIED._replace(variants=TRIED.variants[:1])
-    assert tables.roi_loss(pd.DataFrame(lines), compared, "cards", "random") == "0.45"
+    assert tables.roi_loss(pd.DataFrame(lines), compared, "cards", "random") == "0.450"
 
 
 def test_a_difference_of_almost_nothing():

@@ -413,7 +413,7 @@ def roi_loss(runs: pd.DataFrame, experiment: Experiment, dataset: str, recipe: s
     """
     these = find_variant(runs, experiment, dataset, experiment.variant(recipe))
     last = [losses[-1][1] for losses in these["mean_roi_loss"]]
-    return number(sum(last) / len(last) if last else math.nan, 2)
+    return number(sum(last) / len(last) if last else math.nan, 3)
 
 
 def mean_roi_losses(runs: pd.DataFrame, experiment: Experiment) -> dict[str, pd.DataFrame]:
