@@ -335,15 +335,24 @@ def _of_fpn(name: str) -> dict[str, Experiment]:
 
 def _of_r50(name: str) -> dict[str, Experiment]:
     few, many = LABORATORIES[name].tried_rois
+    datasets = LABORATORIES[name].datasets
+    random = Variant("random", few, R50_RATE)
+    mining = Variant("background, pool 4", few, R50_RATE)
     return {
         "by config alone": _experiment(
             name,
             [
                 Variant("random", many, R50_RATE),
                 Variant("OHEM", few, R50_RATE),
-                Variant("background, pool 4", few, R50_RATE),
-                Variant("random", few, R50_RATE),
+                mining,
+                random,
             ],
-            datasets=LABORATORIES[name].datasets,
+            datasets=datasets,
+        ),
+        # With as many RoIs to train on: which leaves out easy ones better, mining or the RPN?
+        "fewer proposals": _experiment(
+            name,
+            [random, mining, random._replace(recipe="random, 256 proposals")],
+            datasets=datasets,
         ),
     }

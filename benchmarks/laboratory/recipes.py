@@ -64,6 +64,13 @@ MANY_PROPOSALS = {
     )
 }
 
+# A quarter of them, with the largest scores: what else leaves out easy RoIs.
+FEW_PROPOSALS = {
+    "random, 256 proposals": Recipe(
+        "Random sampling, 256 proposals", {"MODEL.RPN.POST_NMS_TOPK_TRAIN": 256}
+    )
+}
+
 HALF_PRECISION = {
     "OHEM, half precision": Recipe(
         "OHEM, read-only pass in half precision", {**OHEM, "MODEL.OHEM.MINING_HALF_PRECISION": True}
@@ -118,6 +125,7 @@ RECIPES = {
     **POOLED,
     **BACKGROUND_POOLED,
     **MANY_PROPOSALS,
+    **FEW_PROPOSALS,
     **HALF_PRECISION,
     **RANKINGS,
     **UNCLIPPED,
